@@ -1,0 +1,47 @@
+# Tutti: the commands that stay. Meson builds; this file says what to run.
+#
+#   make            build the library and the command line (build/tutti)
+#   make demo       real vLLM with its KV cache on disk, killed and restarted
+#   make test       every test; closing line "N passed, N failed"
+#   make lint       formatting, static checks, no warnings under gcc and clang
+#   make torture    the same with long counts
+#   make bench      measurements -> build/bench/
+.PHONY: all tools python demo test lint torture bench install clean
+
+PYTHON_ENV = $(shell setup/python-env)
+
+all: build/build.ninja
+	@ninja -C build
+
+build/build.ninja:
+	@setup/install
+	@meson setup build --buildtype=debugoptimized >/dev/null
+
+# The Python package with its compiled binding, importable from build/site.
+python:
+	@setup/install
+	@setup/python-package
+
+demo: all python
+	@"$(PYTHON_ENV)/bin/python" demo/demo.py $(ARGS)
+
+test:
+	@setup/install
+	@setup/python-env >/dev/null
+	@python3 tests/run.py $(ARGS)
+
+lint:
+	@setup/install
+	@setup/python-env >/dev/null
+	@python3 tests/run.py --only lint
+
+torture:
+	@setup/install
+	@python3 tests/run.py --torture $(ARGS)
+
+bench: all
+	@mkdir -p build/bench
+	@build/tutti bench --model llama3-8b --tokens 8192 --json | tee build/bench/llama3-8b.json
+
+clean:
+	rm -rf build build-*

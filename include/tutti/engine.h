@@ -1,0 +1,122 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * engine.h: who executes IOCBs.
+ *
+ * An engine reads a ring, turns ranges of transfer maps into commands of its
+ * devices, verifies what arrives and completes. "uring" (Linux io_uring),
+ * "threads" (a pool of preadv/pwritev threads, where io_uring is not
+ * permitted), "fault" (wraps another engine's commands and spoils some), and a
+ * stub of "gpu", which compiles and says that it is not there.
+ *
+ * Rules for all: a completion word is always written; data is in place and
+ * verified before it is; the queue is refilled before checksums are computed;
+ * a failed read is tried once more before it is reported; no allocation, lock
+ * or system call per object.
+ */
+#ifndef TUTTI_ENGINE_H
+#define TUTTI_ENGINE_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "tutti/device.h"
+#include "tutti/error.h"
+#include "tutti/geometry.h"
+#include "tutti/ring.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/** A member as an engine sees it. */
+struct tutti_member {
+    int fd;
+    const char *path;   /* for messages */
+    bool direct;        /* the descriptor does direct I/O */
+    uint32_t alignment; /* offsets and lengths; memory too where direct */
+};
+
+/**
+ * struct tutti_engine_options
+ * @name: "auto" (uring, else threads, with the reason), "uring", "threads", or
+ *   "fault" with @fault_rules and @fault_inner
+ * @ring: read by one consumer per member
+ * @member: @members members, in order
+ * @device: where KV memory lives
+ * @staging_bytes: per member, bounded staging for memory that is not reachable
+ *   or not aligned; at least one command
+ * @queue_bytes: bytes in flight per member, 0 chooses
+ * @command_bytes: largest command, 0 chooses
+ * @cpus, @cpu: pin engine threads to these CPUs (round-robin); 0 for none
+ * @fault_rules: rules of engine "fault" (src/engine/fault.c documents them)
+ * @fault_inner: the engine that it wraps
+ */
+struct tutti_engine_options {
+    const char *name;
+    struct tutti_ring *ring;
+    const struct tutti_member *member;
+    uint32_t members;
+    const struct tutti_device *device;
+    size_t staging_bytes;
+    size_t queue_bytes;
+    size_t command_bytes;
+    const int *cpu;
+    uint32_t cpus;
+    const char *fault_rules;
+    const char *fault_inner;
+};
+
+/** Monotone counters of an engine, over all members. Read without a lock; each is whole. */
+struct tutti_engine_counters {
+    uint64_t commands;
+    uint64_t read_bytes;
+    uint64_t written_bytes;
+    uint64_t staged_bytes;
+    uint64_t hashed_bytes;
+    uint64_t verify_failures;
+    uint64_t io_errors;
+    uint64_t retries;
+    uint64_t system_calls;
+};
+
+struct tutti_engine;
+
+/**
+ * tutti_engine_open() - start an engine on a ring
+ *
+ * Return: 0, or a negative errno with a message. With "auto", @err holds the
+ * reason (code 0) when the second choice was taken.
+ */
+int tutti_engine_open(const struct tutti_engine_options *options, struct tutti_engine **engine,
+                      struct tutti_error *err);
+
+/** Name of what runs: "uring", "threads", "fault+uring". Owned by the engine. */
+const char *tutti_engine_name(const struct tutti_engine *engine);
+
+/**
+ * tutti_engine_register() - tell it of KV memory
+ * @base, @bytes: a range that planes will point into; stays mapped until close
+ *
+ * Registers it with the kernel where that is possible (fixed buffers). Call
+ * while the ring is idle. Return: 1 when transfers will be direct, 0 when they
+ * will be staged (with the reason in @err, code 0), or a negative errno.
+ */
+int tutti_engine_register(struct tutti_engine *engine, uint64_t base, size_t bytes,
+                          struct tutti_error *err);
+
+void tutti_engine_counters(const struct tutti_engine *engine,
+                           struct tutti_engine_counters *counters);
+
+/**
+ * tutti_engine_close() - end what was issued, stop the threads
+ *
+ * IOCBs not started are completed with -ECANCELED; what was submitted is waited
+ * for. NULL is allowed.
+ */
+void tutti_engine_close(struct tutti_engine *engine);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

@@ -1,0 +1,196 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * serve.h: retrieve and store, layer by layer: what a serving engine calls.
+ *
+ * One tutti_serve per rank: a pool, a ring, an engine and the KV memory. A
+ * retrieve brings the blocks of one request back, each layer verified against
+ * its record before it is announced; a store writes blocks away. Both take the
+ * request's lists once; each layer afterwards costs the same however many
+ * blocks there are.
+ *
+ * One thread per tutti_serve at a time.
+ */
+#ifndef TUTTI_SERVE_H
+#define TUTTI_SERVE_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "tutti/directory.h"
+#include "tutti/engine.h"
+#include "tutti/error.h"
+#include "tutti/pool.h"
+#include "tutti/ring.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+struct tutti_serve;
+struct tutti_retrieve;
+struct tutti_store;
+
+/**
+ * struct tutti_serve_options
+ * @pool: open, for writing; the caller closes it after tutti_serve_close()
+ * @device: where KV memory lives; NULL is the host
+ * @engine: as struct tutti_engine_options.name; NULL is "auto"
+ * @fault_rules, @fault_inner: see engine.h
+ * @staging_bytes: per member; 0 chooses (64 MiB)
+ * @ring_depth: 0 chooses (4096)
+ * @look_ahead: layers of an in-step load issued ahead; 0 chooses (4)
+ * @unverified: the unsafe mode: nothing is compared; say so wherever it is used
+ * @cpu, @cpus: where engine threads run; none for anywhere
+ */
+struct tutti_serve_options {
+    struct tutti_pool *pool;
+    const struct tutti_device *device;
+    const char *engine;
+    const char *fault_rules;
+    const char *fault_inner;
+    size_t staging_bytes;
+    uint32_t ring_depth;
+    uint32_t look_ahead;
+    bool unverified;
+    const int *cpu;
+    uint32_t cpus;
+};
+
+int tutti_serve_open(const struct tutti_serve_options *options, struct tutti_serve **serve,
+                     struct tutti_error *err);
+
+/** Ends or cancels everything, waits for what was submitted, stops the engine. NULL is allowed. */
+void tutti_serve_close(struct tutti_serve *serve);
+
+/** One stretch of memory that planes point into. */
+struct tutti_kv_region {
+    uint64_t base;
+    uint64_t bytes;
+};
+
+/**
+ * tutti_serve_register() - the KV memory of a group; once, before any transfer
+ * @planes: layers x parts, layer-major
+ * @blocks: engine blocks; numbers in transfers are below it
+ * @regions: memory behind the planes
+ *
+ * Checks that no two planes' blocks overlap and that all lie inside regions.
+ *
+ * Return: 1 when transfers will be direct, 0 when staged (the reason in @err
+ * with code 0), or a negative errno with a message.
+ */
+int tutti_serve_register(struct tutti_serve *serve, uint32_t group,
+                         const struct tutti_kv_plane *planes, uint32_t blocks,
+                         const struct tutti_kv_region *regions, uint32_t region_count,
+                         struct tutti_error *err);
+
+/** Engine's name, whether direct, whether verified; for the one line at start. */
+const char *tutti_serve_engine(const struct tutti_serve *serve);
+void tutti_serve_counters(const struct tutti_serve *serve, struct tutti_engine_counters *counters);
+
+/**
+ * tutti_retrieve_begin() - start bringing blocks back
+ * @items: @count transfers (slot, block, generation, key); copied
+ * @in_step: false: all layers are issued at once (preload). true: the records
+ *   and the first layers, the rest as tutti_retrieve_layer() advances
+ * @tag: the caller's, for logs
+ *
+ * Until the retrieve has ended the blocks belong to it.
+ *
+ * Return: 0, -EINVAL (a slot or block outside), -ENOMEM.
+ */
+int tutti_retrieve_begin(struct tutti_serve *serve, uint32_t group,
+                         const struct tutti_transfer *items, uint32_t count, bool in_step,
+                         uint64_t tag, struct tutti_retrieve **retrieve, struct tutti_error *err);
+
+/**
+ * tutti_retrieve_layer() - wait until a layer is in place and verified
+ * @timeout_ns: bound
+ *
+ * Return: 0, the negative errno of a position that failed (the others are
+ * good), or -ETIMEDOUT.
+ */
+int tutti_retrieve_layer(struct tutti_retrieve *retrieve, uint32_t layer, uint64_t timeout_ns);
+
+/** 1 when all of it has ended, 0 while it goes on. Also issues what found no room before. */
+int tutti_retrieve_poll(struct tutti_retrieve *retrieve);
+
+/** Wait for the end. Return: 0 or -ETIMEDOUT. */
+int tutti_retrieve_wait(struct tutti_retrieve *retrieve, uint64_t timeout_ns);
+
+/** Ask that the rest not be done; poll until it ended. */
+void tutti_retrieve_cancel(struct tutti_retrieve *retrieve);
+
+/**
+ * struct tutti_result - what became of a retrieve or store; valid once it ended
+ * @status: 0, or the negative errno of the first position that failed
+ * @good: positions without an error
+ * @verified: longest prefix of positions without an error
+ * @position: per position 0 or a positive errno (EBADMSG: checksum; ESTALE:
+ *   another record in the slot; EIO; ECANCELED); owned by the session
+ * @bytes: data bytes moved
+ * @began, @first_layer, @ended: monotonic ns
+ */
+struct tutti_result {
+    int status;
+    uint32_t good;
+    uint32_t verified;
+    const uint8_t *position;
+    uint32_t count;
+    uint64_t bytes;
+    uint64_t began;
+    uint64_t first_layer;
+    uint64_t ended;
+};
+
+void tutti_retrieve_result(const struct tutti_retrieve *retrieve, struct tutti_result *result);
+
+/** Free it. Return: 0, or -EBUSY while it has not ended (nothing is freed). */
+int tutti_retrieve_end(struct tutti_retrieve *retrieve);
+
+/**
+ * tutti_store_begin() - start writing blocks away
+ * @items, @origins: @count each, copied
+ * @layers_ready: layers whose KV is complete already (all of them, for a store
+ *   at step end); more with tutti_store_ready()
+ *
+ * Empties the slots' old records first; writes each slot's record after its
+ * data. Until the store has ended the blocks' content must not change: fence
+ * before that. Return: as retrieve_begin.
+ */
+int tutti_store_begin(struct tutti_serve *serve, uint32_t group, const struct tutti_transfer *items,
+                      const struct tutti_origin *origins, uint32_t count, uint32_t layers_ready,
+                      uint64_t tag, struct tutti_store **store, struct tutti_error *err);
+
+/** Layers below @layers are complete in memory. */
+int tutti_store_ready(struct tutti_store *store, uint32_t layers);
+
+int tutti_store_poll(struct tutti_store *store);
+int tutti_store_wait(struct tutti_store *store, uint64_t timeout_ns);
+void tutti_store_cancel(struct tutti_store *store);
+void tutti_store_result(const struct tutti_store *store, struct tutti_result *result);
+int tutti_store_end(struct tutti_store *store);
+
+/**
+ * tutti_serve_fence() - these blocks are about to be overwritten
+ *
+ * Cancels what stores of them are not started, waits for what is under way.
+ * Return: number of stores that it touched, or -ETIMEDOUT: one is still
+ * reading (its slot's checksum will not match what it read later: a miss,
+ * never a wrong byte).
+ */
+int tutti_serve_fence(struct tutti_serve *serve, const uint32_t *blocks, uint32_t count,
+                      uint64_t timeout_ns);
+
+/** Overwrite the records of dropped slots by empty ones. Ordered before later stores. */
+int tutti_serve_erase(struct tutti_serve *serve, uint32_t group, const struct tutti_transfer *items,
+                      uint32_t count, struct tutti_error *err);
+
+/** Issue what waits for the scheduler's leave or for room in the ring. Call once a step. */
+void tutti_serve_progress(struct tutti_serve *serve);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

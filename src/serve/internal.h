@@ -1,0 +1,102 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * internal.h: what the files of serve/ share: a session, and who holds them.
+ *
+ * A session is a list of steps on one transfer map, each step one IOCB:
+ *     retrieve:  records, layer 0, 1, ... L-1
+ *     store:     empty, layer 0, ... L-1, records
+ *     erase:     empty
+ * A cursor walks over the steps as they may be issued; completions are
+ * collected in order, which gives the IOCBs back to the ring.
+ */
+#ifndef TUTTI_SERVE_INTERNAL_H
+#define TUTTI_SERVE_INTERNAL_H
+
+#include "tutti/sched.h"
+#include "tutti/serve.h"
+
+enum session_kind { SESSION_RETRIEVE, SESSION_STORE, SESSION_ERASE };
+
+/** A group's KV memory as registered. */
+struct group {
+    bool registered;
+    uint32_t blocks;
+    struct tutti_geometry geometry;
+    struct tutti_placement placement;
+    struct tutti_kv_plane *planes;
+    uint16_t *readers; /* per block: stores that may still read it */
+};
+
+/** One IOCB of a session. */
+struct step {
+    uint32_t iocb;  /* index in the ring, while issued and not collected */
+    int32_t status; /* of its completion, once collected */
+};
+
+struct session {
+    struct tutti_serve *serve;
+    struct group *group;
+    struct session *next; /* of its kind, in order of begin */
+    enum session_kind kind;
+    struct tutti_map map;
+    struct tutti_record stencil; /* a copy: a later epoch's identity is not this one's */
+    uint64_t tag;
+    uint32_t steps;
+    uint32_t issued;    /* steps handed to the ring */
+    uint32_t collected; /* steps whose completion was taken, in order */
+    uint32_t allowed;   /* steps that may be issued as far as the caller is concerned */
+    struct step *step;
+    bool in_step;
+    bool granted; /* a store that the scheduler let go; loads always are */
+    bool cancelled;
+    bool ended;
+    bool short_; /* a step did not run: positions without an error are not done either */
+    uint64_t began;
+    uint64_t first_layer;
+    uint64_t finished;
+    uint64_t bytes;
+};
+
+struct tutti_retrieve {
+    struct session session;
+};
+
+struct tutti_store {
+    struct session session;
+};
+
+struct tutti_serve {
+    struct tutti_pool *pool;
+    const struct tutti_device *device;
+    struct tutti_ring *ring;
+    struct tutti_engine *engine;
+    struct tutti_sched_options policy;
+    bool verify;
+    uint64_t counted_written;
+    struct group group[TUTTI_MAX_GROUPS];
+    struct session *retrieves; /* lists in order of begin */
+    struct session *stores;
+    struct session *erases;
+};
+
+/** Make a session over copies of the lists; @size is that of the struct around it. */
+int session_new(struct tutti_serve *serve, uint32_t group, enum session_kind kind, size_t size,
+                const struct tutti_transfer *items, const struct tutti_origin *origins,
+                uint32_t count, struct session **session, struct tutti_error *err);
+
+/** Take what has completed, then issue what may be. */
+void session_advance(struct session *session);
+
+/** Wait, with a bound, until a step was collected or the session ended. Return: 0 or -ETIMEDOUT. */
+int session_wait_step(struct session *session, uint32_t step, uint64_t timeout_ns);
+
+/** Wait, with a bound, for the end. Return: 0 or -ETIMEDOUT. */
+int session_wait(struct session *session, uint64_t timeout_ns);
+
+void session_cancel(struct session *session);
+void session_result(const struct session *session, struct tutti_result *result);
+
+/** Unlink and free. Return: 0 or -EBUSY. */
+int session_end(struct session *session);
+
+#endif
