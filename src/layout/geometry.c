@@ -123,9 +123,10 @@ int tutti_placement_init(struct tutti_placement *p, const struct tutti_geometry 
                                "a record of %u layers takes %u bytes and the pool holds records "
                                "of %u: format a pool for this model",
                                g->layers, tutti_record_bytes(g->layers), p->record_stride);
-    slot_bytes = p->object_stride * g->layers * g->parts;
+    slot_bytes = p->object_stride * g->layers * g->parts; /* > 0: the shape was checked */
     if (records_per_extent) {
         p->data_offset = round_up((uint64_t)records_per_extent * p->record_stride, DATA_ALIGNMENT);
+        /* NOLINTNEXTLINE(clang-analyzer-core.DivideZero) */
         slots = p->data_offset < extent_bytes ? (extent_bytes - p->data_offset) / slot_bytes : 0;
         if (slots > records_per_extent)
             slots = records_per_extent;
