@@ -93,7 +93,7 @@ struct tutti_directory_stats {
     uint64_t writing;
     uint64_t visible;
     uint64_t foreign;
-    uint64_t leaving; /* hidden, but still pinned or unreported */
+    uint64_t leaving; /* hidden, but still pinned, unreported or to be erased */
     uint64_t pinned;  /* pins held */
     uint64_t evicted;
     uint64_t dropped;
@@ -142,8 +142,9 @@ int tutti_directory_find(const struct tutti_directory *d, const uint8_t *hashes,
  * @first: list blocks from this one on (the engine has those before)
  * @out: match->blocks - first transfers; .block is left alone
  *
- * Counts as a use of the whole prefix. Return: 0, or -ESTALE when the slot no
- * longer holds that generation (find again).
+ * Counts as a use of the whole prefix. Return: 0; -ESTALE when the slot no
+ * longer holds that generation (find again); -EUCLEAN when the prefix is not
+ * match->blocks long (an invariant is broken).
  */
 int tutti_directory_pin(struct tutti_directory *d, const struct tutti_match *match, uint32_t first,
                         struct tutti_transfer *out);
@@ -162,8 +163,8 @@ int tutti_directory_unpin(struct tutti_directory *d, uint32_t slot, uint64_t gen
  * prefix-closed: it stops at the first block that gets no place. Evicts leaf
  * runs as needed. Counts as a use of the prefix.
  *
- * Return: number of entries, or -ENOENT when block first - 1 is neither
- *   visible nor being written.
+ * Return: number of entries; -ENOENT when block first - 1 is neither visible
+ *   nor being written; -EINVAL before the first epoch.
  */
 int tutti_directory_reserve(struct tutti_directory *d, const uint8_t *hashes, uint32_t hash_bytes,
                             uint32_t first, uint32_t count, bool grows, struct tutti_transfer *out,
@@ -189,7 +190,14 @@ int tutti_directory_report(struct tutti_directory *d, uint32_t rank, uint32_t sl
  */
 int tutti_directory_drop(struct tutti_directory *d, uint32_t slot, uint64_t generation);
 
-/** Slots (with the generation that they had) whose records are to be emptied. Return: count. */
+/**
+ * tutti_directory_take_erased() - slots whose records are to be emptied
+ * @out: .slot, .generation and .key that they had
+ *
+ * Call it once a step: a dropped slot is not given out again before it was
+ * taken here, so that emptying its record, if ordered before later stores,
+ * can't hit the next owner's. Return: count.
+ */
 size_t tutti_directory_take_erased(struct tutti_directory *d, struct tutti_transfer *out,
                                    size_t max);
 

@@ -49,7 +49,7 @@ struct tutti_member {
  * @queue_bytes: bytes in flight per member, 0 chooses
  * @command_bytes: largest command, 0 chooses
  * @cpus, @cpu: pin engine threads to these CPUs (round-robin); 0 for none
- * @fault_rules: rules of engine "fault" (src/engine/fault.c documents them)
+ * @fault_rules: rules of engine "fault" (src/engine/fault_rule.h has the grammar)
  * @fault_inner: the engine that it wraps
  */
 struct tutti_engine_options {
@@ -109,10 +109,19 @@ void tutti_engine_counters(const struct tutti_engine *engine,
                            struct tutti_engine_counters *counters);
 
 /**
+ * tutti_engine_last_error() - the sentence of the latest I/O error
+ *
+ * A position's status is an errno; what it was about (member, direction, offset) is here. Return:
+ * its negative errno, or 0 when there was none. Any thread.
+ */
+int tutti_engine_last_error(const struct tutti_engine *engine, struct tutti_error *err);
+
+/**
  * tutti_engine_close() - end what was issued, stop the threads
  *
  * IOCBs not started are completed with -ECANCELED; what was submitted is waited
- * for. NULL is allowed.
+ * for. Nothing is issued any more; the ring outlives the engine. NULL is allowed.
+ * In a child of fork(), which has none of the threads, it does nothing.
  */
 void tutti_engine_close(struct tutti_engine *engine);
 

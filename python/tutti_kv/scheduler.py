@@ -1,0 +1,415 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The scheduler's half: what is stored where, and what each step is to move.
+
+Responsible for answering how much of a prompt can be loaded, for each step's plan,
+and for reading the workers' reports. Must not know members, tensors or I/O. The one
+idea: it plans from what vLLM itself says of a request at that moment (computed tokens,
+block hashes, block table) and keeps of a request only how far its blocks are planned
+already, so that preemption, chunks and speculation need no tracking of their own.
+
+The store rule. The plan of step N may name a block when, at the end of N, every
+token of it is computed (min(computed after N, tokens known) covers it): rejected
+drafts and the last sampled token never count. What a failed load may have spoilt is
+refused by the worker until the plan acknowledges the failure by number, and stores
+that wait here at that moment are given up.
+"""
+
+import logging
+import os
+import time
+from collections import Counter
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tutti_kv import _tutti, identity, opening, support
+from tutti_kv.config import Config
+from tutti_kv.loads import Loads
+from tutti_kv.metadata import Handshake, Plan, RankReport, Report
+from tutti_kv.metrics import TuttiStats
+from tutti_kv.sequence import HASH_BYTES, Sequence
+from tutti_kv.stores import Stores
+
+logger = logging.getLogger("vllm.tutti_kv")
+
+# Blocks filled by decoding go out when so many wait, or the oldest is `decode_age` old.
+DECODE_BLOCKS = 16
+# A request whose loads failed so often is computed; one whose stores did is left alone.
+MAX_FAILED_LOADS = 2
+MAX_LOST_STORES = 3
+# Without news for so long, pending reports keep an idle engine stepping no longer.
+PUSH_PATIENCE = 30.0
+SWITCH_EVERY = 1.0
+LINE_EVERY = 60.0
+
+T = TypeVar("T")
+
+
+class SchedulerHalf:
+    """One per engine; all calls come from the scheduler's thread."""
+
+    def __init__(self, vllm_config: Any, kv_cache_config: Any, config: Config) -> None:
+        self._vllm_config = vllm_config
+        self._config = config
+        self._ranks: int = vllm_config.parallel_config.tensor_parallel_size
+        self._block_tokens: int = support.first_spec(
+            kv_cache_config.kv_cache_groups[0].kv_cache_spec
+        ).block_size
+        self._caching: bool = vllm_config.cache_config.enable_prefix_caching
+        self._home = config.home(vllm_config.parallel_config.data_parallel_index)
+        self._layerwise, self._mode_reason = support.choose_mode(config, vllm_config)
+        self._block_pool: Any = None
+        self._directory: _tutti.Directory | None = None
+        self._off: str | None = "the workers have not reported yet"
+        self._disabled: str | None = None
+        self._no_stores: str | None = None
+        self._epoch = self._oldest = 0
+        self._identity = bytes(identity.IDENTITY_BYTES)
+        self._epoch_known: dict[int, int] = {}
+        self._step = 0
+        self._version = 0  # with that of the stores: what a remembered lookup was made on
+        self._requests: dict[str, Sequence] = {}
+        self.stats = TuttiStats(data={})
+        self._loads = Loads(self._block_tokens, self.stats)
+        self._stores = Stores(self._ranks, kv_cache_config.num_blocks, MAX_LOST_STORES)
+        self._acknowledged: dict[int, int] = {}
+        self._overwritten: list[int] = []
+        self._decodes = 0
+        self._looked_at = 0.0
+        self._line_at = time.monotonic()
+        self._quiet = True
+        self._why: Counter[str] = Counter()
+        self._evicted = self._refused = 0
+
+    # ---- start ------------------------------------------------------------------
+
+    def bind_block_pool(self, block_pool: Any) -> None:
+        self._block_pool = block_pool
+
+    def take_handshakes(self, handshakes: dict[int, Handshake]) -> None:
+        """Build the directory from what all ranks found. Raises a sentence."""
+        refusals = [shake.refusal for shake in handshakes.values() if shake.refusal]
+        try:
+            if refusals or len(handshakes) != self._ranks:
+                self._off = refusals[0] if refusals else f"{len(handshakes)} of {self._ranks} ranks"
+                logger.warning("Tutti serves nothing: %s", self._off)
+                return
+            opened = opening.open_directory(
+                [handshakes[rank] for rank in range(self._ranks)],
+                self._home,
+                self._config,
+                self._vllm_config,
+                f"{'layer-wise' if self._layerwise else 'preload'} ({self._mode_reason})",
+            )
+        finally:
+            opening.remove_scans(handshakes.values())
+        self._directory, self._epoch, self._identity = (
+            opened.directory,
+            opened.epoch,
+            opened.identity,
+        )
+        self._off = None
+
+    # ---- a broken invariant never takes the serving process down ------------------
+
+    def _guard(self, otherwise: T, call: Callable[..., T], *arguments: Any) -> T:
+        try:
+            return call(*arguments)
+        except Exception as error:
+            logger.exception("Tutti: a bug; nothing is looked up or stored any more")
+            self._off = f"a bug: {error}"
+            try:
+                _tutti.disable(self._home, self._off)
+            except OSError:
+                logger.exception("Tutti: %s can't be disabled", self._home)
+            return otherwise
+
+    # ---- lookup -------------------------------------------------------------------
+
+    def matched_tokens(self, request: Any, computed: int) -> tuple[int | None, bool]:
+        """How many tokens behind `computed` can be loaded, and whether before it runs."""
+        nothing: tuple[int | None, bool] = (0, False)
+        return self._guard(nothing, self._match, request, computed)
+
+    def _sequence(self, request: Any) -> Sequence:
+        sequence = self._requests.get(request.request_id)
+        if sequence is None:
+            sequence = Sequence(request)
+            if request.lora_request is not None:
+                # its hash covers the adapter's name and path, not its content
+                sequence.skip = "requests with LoRA adapters are not stored"
+                self.stats.add("skipped_requests")
+            self._requests[request.request_id] = sequence
+        return sequence
+
+    def _silent(self) -> str | None:
+        return self._off or self._disabled
+
+    def _match(self, request: Any, computed: int) -> tuple[int | None, bool]:
+        sequence = self._sequence(request)
+        sequence.asked = computed
+        sequence.in_step = False
+        why = self._silent() or sequence.skip
+        if why is not None:
+            self._why[why] += 1
+            return 0, False
+        if request.skip_reading_prefix_cache:
+            self._why["requests ask to skip the prefix cache"] += 1
+            return 0, False
+        most = min(len(request.block_hashes), (request.num_tokens - 1) // self._block_tokens)
+        first = computed // self._block_tokens
+        if most <= first or sequence.failed_loads >= MAX_FAILED_LOADS:
+            return 0, False
+        sequence.update_hashes()
+        blocks = self._find(sequence, most).blocks
+        if blocks <= first:
+            self._why["nothing of the prompts is stored"] += 1
+            return 0, False
+        sequence.in_step = self._layerwise and self._decodes == 0
+        if (
+            not sequence.in_step
+            and self._caching
+            and self._loads.brings(bytes(request.block_hashes[first]))
+        ):
+            return None, False  # another request brings these blocks: they are local soon
+        return (blocks - first) * self._block_tokens, not sequence.in_step
+
+    def _find(self, sequence: Sequence, count: int) -> _tutti.Match:
+        assert self._directory is not None
+        version = self._version + self._stores.version
+        memo = sequence.memo
+        if memo is not None and memo[:2] == (version, count):
+            return memo[2]
+        match = self._directory.find(sequence.hashes, HASH_BYTES, count)
+        sequence.memo = (version, count, match)
+        return match
+
+    def allocated(self, request: Any, table: list[int], external: int) -> None:
+        """Blocks were given to a request; `external` tokens of them are ours to fill."""
+        sequence = self._sequence(request)
+        sequence.planned = 0
+        sequence.since = 0.0
+        if self._no_stores is None:
+            sequence.tainted = False
+        if external:
+            self._quiet = False
+            self._overwritten += self._loads.plan(
+                self._directory, sequence, table, external, self._step + 1
+            )
+
+    # ---- the plan -----------------------------------------------------------------
+
+    def plan(self, output: Any) -> Plan:
+        """This step's work. `output` is vLLM's SchedulerOutput, before it is sent."""
+        self._step += 1
+        plan = Plan(self._step, self._epoch, self._oldest, self._identity)
+        self._loads.watch(
+            self._step,
+            lambda: {name: self._table(output, name) for name in output.num_scheduled_tokens},
+        )
+        plan.loads = self._loads.take()
+        plan.acknowledged = dict(self._acknowledged)
+        plan.fence = self._blocks_overwritten(output)  # before this step's own stores
+        self._guard(None, self._plan_stores, output, plan)
+        self._say_why()
+        return plan
+
+    @staticmethod
+    def _table(output: Any, name: str) -> list[int]:
+        table: list[int] = output.kv_connector_block_state.resolve_block_ids(name)[0]
+        return table
+
+    def _blocks_overwritten(self, output: Any) -> NDArray[np.uint32]:
+        """Of the blocks that this step writes anew, those that a store may still read."""
+        blocks, self._overwritten = self._overwritten, []
+        for new in output.scheduled_new_reqs:
+            blocks += new.block_ids[0][new.num_computed_tokens // self._block_tokens :]
+        cached = output.scheduled_cached_reqs
+        for name, ids, computed in zip(
+            cached.req_ids, cached.new_block_ids, cached.num_computed_tokens, strict=True
+        ):
+            if ids is not None:
+                old = computed // self._block_tokens if name in cached.resumed_req_ids else 0
+                blocks += ids[0][old:]
+        return self._stores.read_any_of(blocks)
+
+    def _plan_stores(self, output: Any, plan: Plan) -> None:
+        self._decodes = 0
+        if self._directory is None:
+            return
+        self._look_at_switch(self._directory)
+        if self._silent() or self._no_stores:
+            self._stores.give_up(self._directory)
+            return
+        now = time.monotonic()
+        for name, scheduled in output.num_scheduled_tokens.items():
+            sequence = self._requests.get(name)
+            if sequence is None:
+                continue
+            request = sequence.request
+            self._decodes += request.num_computed_tokens >= request.num_prompt_tokens
+            if sequence.skip or sequence.tainted:
+                continue
+            full = self._full_blocks(request, request.num_computed_tokens + scheduled)
+            if full <= sequence.planned:
+                continue
+            grows = sequence.planned >= request.num_prompt_tokens // self._block_tokens
+            if grows:
+                sequence.since = sequence.since or now
+                young = now - sequence.since < self._config.decode_age
+                if young and full - sequence.planned < DECODE_BLOCKS:
+                    continue
+            self._store(sequence, full, self._table(output, name), grows=grows)
+        plan.stores = self._stores.take()
+        plan.erase = self._take_erased(self._directory)
+
+    def _full_blocks(self, request: Any, computed: int) -> int:
+        """Blocks of which every token is known and, of `computed` ones, has its KV."""
+        tokens = min(computed, request.num_tokens)
+        return int(min(tokens // self._block_tokens, len(request.block_hashes)))
+
+    def _store(self, sequence: Sequence, full: int, table: list[int], **how: bool) -> None:
+        assert self._directory is not None
+        if self._stores.plan(self._directory, sequence, full, table, **how):
+            self._quiet = False
+        else:
+            self._why["every block is stored already, or finds no place"] += 1
+
+    @staticmethod
+    def _take_erased(directory: _tutti.Directory) -> _tutti.Transfers:
+        """All of it: an erasure must not come after the next store into its slot."""
+        taken = [directory.take_erased()]
+        while len(taken[-1]):
+            taken.append(directory.take_erased())
+        return np.concatenate(taken)
+
+    # ---- the reports ----------------------------------------------------------------
+
+    def take_output(self, output: Any) -> None:
+        """News of one step, of all ranks: vLLM's KVConnectorOutput."""
+        report = output.kv_connector_worker_meta
+        if report is not None:
+            assert isinstance(report, Report)
+            for rank, news in report.ranks.items():
+                self._guard(None, self._take_report, rank, news)
+        if output.invalid_block_ids:
+            spoilt = self._loads.spoilt(set(output.invalid_block_ids))
+            if spoilt and self._block_pool is not None:
+                self._block_pool.evict_blocks(spoilt)
+        if report is not None:
+            step = max(news.step for news in report.ranks.values())
+            for name in self._loads.processed(step):
+                self._guard(False, self._loads.ended, self._directory, name)
+        for name in output.finished_recving or ():
+            self._guard(False, self._loads.ended, self._directory, name)
+
+    def _take_report(self, rank: int, news: RankReport) -> None:
+        self._epoch_known[rank] = max(self._epoch_known.get(rank, 0), news.epoch)
+        if self._directory is None:
+            return
+        if news.failure > self._acknowledged.get(rank, 0):
+            self._acknowledged[rank] = news.failure
+            self._stores.give_up(self._directory)
+        for bad in news.bad:
+            hidden = self._directory.drop(int(bad["slot"]), int(bad["generation"]))
+            self._version += 1
+            if hidden:
+                logger.warning(
+                    "Tutti: slot %d of rank %d can't be read or does not match its record; "
+                    "it and %d behind it are dropped",
+                    bad["slot"],
+                    rank,
+                    hidden - 1,
+                )
+        for number, ok in news.stored.items():
+            self._stores.report(self._directory, rank, number, ok)
+
+    # ---- the end of a request, and of the engine's cache ------------------------------
+
+    def finished(self, request: Any, table: list[int]) -> None:
+        """A request is over; what it has computed and not stored goes first thing next step."""
+        sequence = self._requests.pop(request.request_id, None)
+        if sequence is None or request.request_id in self._loads:
+            return
+        if sequence.skip or sequence.tainted or self._silent() or self._no_stores:
+            return
+        if self._directory is None or "ERROR" in request.status.name:
+            return
+        full = min(self._full_blocks(request, request.num_computed_tokens), len(table))
+        if full > sequence.planned:
+            self._guard(None, lambda: self._store(sequence, full, table, early=True))
+
+    def reset(self) -> bool:
+        """The engine's cache is void, perhaps because its weights changed: begin an epoch."""
+        if self._directory is None:
+            return True
+        self._stores.give_up(self._directory)
+        self._epoch += 1
+        self._oldest = self._epoch
+        self._identity = os.urandom(identity.IDENTITY_BYTES)
+        self._directory.begin_epoch(self._epoch, True, self._identity)
+        self._version += 1
+        for sequence in self._requests.values():
+            sequence.tainted = True
+        local = getattr(self._block_pool, "cached_block_hash_to_block", None)
+        if local is not None and len(local):
+            self._no_stores = "vLLM's own prefix cache still holds blocks of before the reset"
+        else:
+            self._no_stores = None
+        self._stores.news_at = time.monotonic()
+        logger.info(
+            "Tutti: the cache was reset: epoch %d; what was stored before is void, what is "
+            "stored from now on is not found after a restart%s",
+            self._epoch,
+            f"; nothing is stored: {self._no_stores}" if self._no_stores else "",
+        )
+        return True
+
+    # ---- idleness, switch and the line a minute ---------------------------------------
+
+    def pending(self) -> bool:
+        """Whether steps are wanted although no request runs; bounded."""
+        if self._directory is None or time.monotonic() - self._stores.news_at > PUSH_PATIENCE:
+            return False
+        known = min(self._epoch_known.get(rank, 0) for rank in range(self._ranks))
+        return len(self._stores) > 0 or known < self._oldest
+
+    def _look_at_switch(self, directory: _tutti.Directory) -> None:
+        now = time.monotonic()
+        if now - self._looked_at < SWITCH_EVERY:
+            return
+        self._looked_at = now
+        was, reason = self._disabled, _tutti.disabled(self._home)
+        self._disabled = f"disabled: {reason}" if reason is not None else None
+        if self._disabled != was:
+            logger.warning("Tutti: pool %s is %s", self._home, self._disabled or "enabled again")
+        stats = directory.stats()
+        self.stats.add("evicted_slots", stats["evicted"] - self._evicted)
+        self.stats.add("store_refused", stats["refused"] - self._refused)
+        self._evicted, self._refused = stats["evicted"], stats["refused"]
+
+    def _say_why(self) -> None:
+        now = time.monotonic()
+        if now - self._line_at < LINE_EVERY:
+            return
+        self._line_at = now
+        if self._quiet:
+            reasons = [self._silent() or self._no_stores or ""]
+            reasons += [f"{why} ({count})" for why, count in self._why.most_common(3)]
+            reasons = [reason for reason in reasons if reason] or ["no block was filled"]
+            logger.info("Tutti: nothing stored or read back: %s", "; ".join(reasons))
+        self._quiet = True
+        self._why.clear()
+
+    def take_stats(self) -> TuttiStats | None:
+        return self.stats.take()
+
+    def directory_stats(self) -> dict[str, int]:
+        """Counts of slots; empty where nothing is served."""
+        return self._directory.stats() if self._directory is not None else {}
+
+    def close(self) -> None:
+        self._directory = None
+        self._off = "shut down"

@@ -1,0 +1,290 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * engine.c: the public face of the engines for hosts: members started, told of
+ * memory, counted, stopped.
+ *
+ * Knows which backends there are and which follows which; moves no byte. The
+ * one idea: an engine is a thread per member over a backend, so all engines
+ * for hosts differ by one table of functions.
+ */
+#include "tutti/engine.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "engine/member.h"
+
+#define DEFAULT_COMMAND_BYTES ((size_t)1 << 20)
+#define DEFAULT_QUEUE_BYTES ((size_t)32 << 20)
+#define LEAST_COMMAND_BYTES ((size_t)4096)
+#define MOST_COMMAND_BYTES ((size_t)64 << 20)
+
+struct tutti_engine {
+    pid_t pid; /* threads do not follow a fork */
+    uint32_t members;
+    uint32_t started;
+    char name[32];
+    struct member *member;
+    char *path[TUTTI_MAX_MEMBERS];
+    char *rules;
+};
+
+/** Backends to try in turn, for a name. Return: how many. */
+static uint32_t choices(const char *name, const struct backend_type *choice[2])
+{
+    if (!name || strcmp(name, "auto") == 0) {
+        choice[0] = &backend_uring;
+        choice[1] = &backend_threads;
+        return 2;
+    }
+    choice[0] = strcmp(name, "uring") == 0     ? &backend_uring
+                : strcmp(name, "threads") == 0 ? &backend_threads
+                : strcmp(name, "gpu") == 0     ? &backend_gpu
+                                               : NULL;
+    return choice[0] ? 1 : 0;
+}
+
+static int check_member(const struct tutti_member *m, struct tutti_error *err)
+{
+    if (m->fd < 0 || !m->path)
+        return tutti_error_set(err, -EINVAL, "a member without a descriptor or a path");
+    if (m->alignment == 0 || m->alignment > 4096 || (m->alignment & (m->alignment - 1)) != 0)
+        return tutti_error_set(err, -EINVAL,
+                               "%s: alignment %u; a power of two up to 4096 is possible", m->path,
+                               m->alignment);
+    return 0;
+}
+
+static int check_options(const struct tutti_engine_options *o, size_t command_bytes,
+                         struct tutti_error *err)
+{
+    uint32_t depth, consumers;
+
+    if (!o->ring || !o->member || !o->device)
+        return tutti_error_set(err, -EINVAL, "engine: a ring, members and a device are needed");
+    tutti_ring_shape(o->ring, &depth, &consumers);
+    if (o->members != consumers)
+        return tutti_error_set(err, -EINVAL, "engine: %u members on a ring of %u consumers",
+                               o->members, consumers);
+    if (command_bytes < LEAST_COMMAND_BYTES || command_bytes > MOST_COMMAND_BYTES)
+        return tutti_error_set(err, -EINVAL, "engine: commands of %zu bytes; %zu to %zu possible",
+                               command_bytes, LEAST_COMMAND_BYTES, MOST_COMMAND_BYTES);
+    if (o->staging_bytes < command_bytes)
+        return tutti_error_set(err, -EINVAL,
+                               "engine: %zu bytes of staging are less than one command of %zu: "
+                               "give each member at least that",
+                               o->staging_bytes, command_bytes);
+    for (uint32_t i = 0; i < o->members; i++) {
+        int rc = check_member(&o->member[i], err);
+
+        if (rc < 0)
+            return rc;
+    }
+    return 0;
+}
+
+static void fill_member(struct tutti_engine *e, uint32_t i, const struct tutti_engine_options *o,
+                        size_t command_bytes, const struct backend_type *type,
+                        const struct backend_type *inner)
+{
+    struct member *m = &e->member[i];
+    uint32_t consumers;
+
+    memset(m, 0, sizeof(*m));
+    m->ring = o->ring;
+    m->device = o->device;
+    m->type = type;
+    m->number = i;
+    m->cpu = o->cpus ? o->cpu[i % o->cpus] : -1;
+    m->staging_bytes = o->staging_bytes;
+    m->command_bytes = (uint32_t)command_bytes;
+    m->queue_bytes = o->queue_bytes ? o->queue_bytes : DEFAULT_QUEUE_BYTES;
+    tutti_ring_shape(o->ring, &m->ring_depth, &consumers);
+    m->options = (struct backend_options){
+        .fd = o->member[i].fd,
+        .path = e->path[i],
+        .direct = o->member[i].direct,
+        .alignment = o->member[i].alignment,
+        .wakeup = tutti_ring_wakeup_fd(o->ring, i),
+        .depth = MEMBER_COMMANDS,
+        .member = i,
+        .rules = e->rules,
+        .inner = inner,
+    };
+}
+
+static void stop_all(struct tutti_engine *e)
+{
+    while (e->started > 0)
+        member_stop(&e->member[--e->started]);
+}
+
+static int start_all(struct tutti_engine *e, const struct tutti_engine_options *o,
+                     size_t command_bytes, bool fault, const struct backend_type *choice,
+                     struct tutti_error *err)
+{
+    const struct backend_type *type = fault ? &backend_fault : choice;
+    int rc;
+
+    for (uint32_t i = 0; i < o->members; i++) {
+        fill_member(e, i, o, command_bytes, type, choice);
+        rc = member_start(&e->member[i], err);
+        if (rc < 0) {
+            stop_all(e);
+            return rc;
+        }
+        e->started++;
+    }
+    snprintf(e->name, sizeof(e->name), "%s%s", fault ? "fault+" : "", choice->name);
+    return 0;
+}
+
+static void engine_free(struct tutti_engine *e)
+{
+    for (uint32_t i = 0; i < TUTTI_MAX_MEMBERS; i++)
+        free(e->path[i]);
+    free(e->rules);
+    free(e->member);
+    free(e);
+}
+
+static struct tutti_engine *engine_new(const struct tutti_engine_options *o)
+{
+    struct tutti_engine *e = calloc(1, sizeof(*e));
+    bool whole;
+
+    if (!e)
+        return NULL;
+    e->pid = getpid();
+    e->members = o->members;
+    e->member = calloc(o->members, sizeof(*e->member));
+    e->rules = strdup(o->fault_rules ? o->fault_rules : "");
+    whole = e->member && e->rules;
+    for (uint32_t i = 0; i < o->members; i++) {
+        e->path[i] = strdup(o->member[i].path);
+        whole = whole && e->path[i];
+    }
+    if (whole)
+        return e;
+    engine_free(e);
+    return NULL;
+}
+
+int tutti_engine_open(const struct tutti_engine_options *o, struct tutti_engine **out,
+                      struct tutti_error *err)
+{
+    size_t command_bytes = (o->command_bytes ? o->command_bytes : DEFAULT_COMMAND_BYTES) & ~4095ul;
+    bool fault = o->name && strcmp(o->name, "fault") == 0;
+    const struct backend_type *choice[2];
+    uint32_t number = choices(fault ? o->fault_inner : o->name, choice);
+    struct tutti_error reason = {0};
+    struct tutti_engine *e;
+    int rc;
+
+    *out = NULL;
+    if (number == 0)
+        return tutti_error_set(err, -EINVAL,
+                               "engine \"%s\" is not known; there are auto, uring, threads, fault "
+                               "and gpu",
+                               fault ? o->fault_inner : o->name);
+    rc = check_options(o, command_bytes, err);
+    if (rc < 0)
+        return rc;
+    e = engine_new(o);
+    if (!e)
+        return tutti_error_set(err, -ENOMEM, "no memory for an engine");
+    rc = start_all(e, o, command_bytes, fault, choice[0], &reason);
+    if (rc < 0 && number > 1) {
+        struct tutti_error second = {0};
+
+        rc = start_all(e, o, command_bytes, fault, choice[1], &second);
+        if (rc < 0)
+            reason = second;
+    }
+    if (err && reason.message[0]) {
+        *err = reason;
+        err->code = rc;
+    }
+    if (rc < 0) {
+        engine_free(e);
+        return rc;
+    }
+    *out = e;
+    return 0;
+}
+
+const char *tutti_engine_name(const struct tutti_engine *engine)
+{
+    return engine->name;
+}
+
+int tutti_engine_register(struct tutti_engine *e, uint64_t base, size_t bytes,
+                          struct tutti_error *err)
+{
+    struct tutti_error unfixed = {0};
+    bool direct = true;
+
+    if (base == 0 || bytes == 0)
+        return tutti_error_set(err, -EINVAL, "KV memory of %zu bytes at address 0x%llx", bytes,
+                               (unsigned long long)base);
+    for (uint32_t i = 0; i < e->members; i++) {
+        struct member *m = &e->member[i];
+
+        if (!m->device->direct(base, bytes)) {
+            tutti_error_set(err, 0, "%s: this memory is out of its reach: transfers are staged",
+                            m->options.path);
+            direct = false;
+        } else if (m->options.direct && base % m->options.alignment != 0) {
+            tutti_error_set(err, 0,
+                            "%s: KV memory at 0x%llx is not aligned to %u bytes, which direct I/O "
+                            "asks for: transfers are staged",
+                            m->options.path, (unsigned long long)base, m->options.alignment);
+            direct = false;
+        } else if (member_fix(m, (void *)(uintptr_t)base, bytes, &unfixed) < 0 && direct) {
+            tutti_error_set(err, 0, "%s: %s", m->options.path, unfixed.message);
+        }
+    }
+    return direct;
+}
+
+void tutti_engine_counters(const struct tutti_engine *e, struct tutti_engine_counters *sum)
+{
+    uint64_t *to = (uint64_t *)(void *)sum;
+
+    memset(sum, 0, sizeof(*sum));
+    for (uint32_t i = 0; i < e->members; i++) {
+        const struct member *m = &e->member[i];
+        const uint64_t *from = (const uint64_t *)(const void *)&m->counters;
+
+        for (size_t k = 0; k < sizeof(*sum) / sizeof(*to); k++)
+            to[k] += __atomic_load_n(&from[k], __ATOMIC_RELAXED);
+        sum->system_calls += __atomic_load_n(&m->backend->system_calls, __ATOMIC_RELAXED);
+    }
+}
+
+int tutti_engine_last_error(const struct tutti_engine *e, struct tutti_error *err)
+{
+    int code = 0;
+
+    for (uint32_t i = 0; i < e->members && code == 0; i++) {
+        struct member *m = &e->member[i];
+
+        pthread_mutex_lock(&m->lock);
+        code = m->io_error.code;
+        if (code && err)
+            *err = m->io_error;
+        pthread_mutex_unlock(&m->lock);
+    }
+    return code;
+}
+
+void tutti_engine_close(struct tutti_engine *e)
+{
+    if (!e || e->pid != getpid())
+        return;
+    stop_all(e);
+    engine_free(e);
+}

@@ -1,0 +1,241 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * member.c: the thread of one member.
+ *
+ * Responsible for the loop, for sleeping and waking, and for letters from
+ * outside (register memory, stop). The one idea, in the loop's order: collect
+ * what ended, fill the queue again, hand it over, and only then compute
+ * checksums, so that the device works while this thread does.
+ */
+#include "engine/member.h"
+
+#include <errno.h>
+#include <sched.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/atomics.h"
+
+#define REAP_AT_ONCE 64u
+#define POLL_NS UINT64_C(50000) /* between looks at a word that wakes nobody */
+
+void member_io_error(struct member *m, int code, const char *what, uint64_t offset)
+{
+    pthread_mutex_lock(&m->lock);
+    tutti_error_set(&m->io_error, code, "%s: %s at offset %llu: %s", m->options.path, what,
+                    (unsigned long long)offset, strerror(-code));
+    pthread_mutex_unlock(&m->lock);
+}
+
+static int open_all(struct member *m, struct tutti_error *err)
+{
+    struct tutti_error unfixed;
+    int rc;
+
+    m->again.last = &m->again.first;
+    for (uint32_t c = 0; c < TUTTI_CLASSES; c++)
+        m->check[c].last = &m->check[c].first;
+    if (task_open(m) < 0 || batch_pools_open(m) < 0)
+        return tutti_error_set(err, -ENOMEM, "%s: no memory for the engine's pools",
+                               m->options.path);
+    rc = staging_open(&m->staging, m->device, m->staging_bytes, err);
+    if (rc < 0)
+        return rc;
+    rc = m->type->open(&m->options, &m->backend, err);
+    if (rc < 0)
+        return rc;
+    if (m->type->fix(m->backend, m->staging.memory, m->staging.bytes, &unfixed) < 0)
+        tutti_error_set(err, 0, "%s: staging: %s", m->options.path, unfixed.message);
+    return 0;
+}
+
+static void close_all(struct member *m)
+{
+    if (m->backend)
+        m->type->close(m->backend);
+    m->backend = NULL;
+    staging_close(&m->staging);
+    batch_pools_close(m);
+    free(m->task);
+}
+
+static void read_mail(struct member *m)
+{
+    struct letter *letter;
+
+    if (!tutti_load_relaxed(&m->mail))
+        return;
+    pthread_mutex_lock(&m->lock);
+    tutti_store_relaxed(&m->mail, false);
+    letter = m->letter;
+    if (letter) {
+        letter->result =
+            m->type->fix(m->backend, letter->memory, letter->bytes, &letter->error);
+        m->letter = NULL;
+        pthread_cond_broadcast(&m->answered);
+    }
+    m->closing = m->stop;
+    pthread_mutex_unlock(&m->lock);
+}
+
+/** Collect what ended. Return: how many. */
+static uint32_t collect(struct member *m)
+{
+    struct command *ended[REAP_AT_ONCE];
+    uint32_t n = m->type->reap(m->backend, ended, REAP_AT_ONCE);
+
+    for (uint32_t i = 0; i < n; i++)
+        check_ended(m, (struct io *)(void *)ended[i]); /* the command is its first field */
+    return n;
+}
+
+static void hand_over(struct member *m)
+{
+    m->type->reap(m->backend, NULL, 0);
+}
+
+static void sleep_until_needed(struct member *m)
+{
+    bool holding = m->stepped_over;
+
+    if (!tutti_ring_sleep(m->ring, m->number, holding))
+        return;
+    /* After the flag of tutti_ring_sleep(): what became ready before it wakes nobody. */
+    if (!holding || !task_any_ready(m))
+        m->type->wait(m->backend, m->polls ? POLL_NS : UINT64_MAX);
+    tutti_ring_awake(m->ring, m->number);
+}
+
+static void work(struct member *m)
+{
+    for (;;) {
+        bool busy = false;
+
+        read_mail(m);
+        while (task_take(m))
+            busy = true;
+        if (m->closing && m->active == 0 && !busy)
+            return;
+        busy = collect(m) > 0 || busy;
+        task_fill(m);
+        hand_over(m);
+        busy = check_some(m) || busy;
+        if (!busy && !(m->closing && m->active == 0))
+            sleep_until_needed(m);
+    }
+}
+
+static void set_name_and_place(const struct member *m)
+{
+    char name[16];
+    cpu_set_t cpus;
+
+    snprintf(name, sizeof(name), "tutti-%u", m->number);
+    pthread_setname_np(pthread_self(), name);
+    if (m->cpu < 0)
+        return;
+    CPU_ZERO(&cpus);
+    CPU_SET((size_t)m->cpu, &cpus);
+    pthread_setaffinity_np(pthread_self(), sizeof(cpus), &cpus);
+}
+
+static void *run(void *argument)
+{
+    struct member *m = argument;
+    struct tutti_error error = {0};
+    int rc;
+
+    set_name_and_place(m);
+    rc = open_all(m, &error);
+    pthread_mutex_lock(&m->lock);
+    m->open_result = rc;
+    m->open_error = error;
+    m->opened = true;
+    pthread_cond_broadcast(&m->answered);
+    pthread_mutex_unlock(&m->lock);
+    if (rc == 0)
+        work(m);
+    close_all(m);
+    return NULL;
+}
+
+/** A thread that takes no signals: they are the serving engine's. */
+static int create_thread(struct member *m)
+{
+    sigset_t all, before;
+    int rc;
+
+    sigfillset(&all);
+    pthread_sigmask(SIG_SETMASK, &all, &before);
+    rc = pthread_create(&m->thread, NULL, run, m);
+    pthread_sigmask(SIG_SETMASK, &before, NULL);
+    return -rc;
+}
+
+int member_start(struct member *m, struct tutti_error *err)
+{
+    int rc;
+
+    pthread_mutex_init(&m->lock, NULL);
+    pthread_cond_init(&m->answered, NULL);
+    rc = create_thread(m);
+    if (rc < 0) {
+        tutti_error_set(err, rc, "%s: no thread for its engine: %s", m->options.path,
+                        strerror(-rc));
+    } else {
+        pthread_mutex_lock(&m->lock);
+        while (!m->opened)
+            pthread_cond_wait(&m->answered, &m->lock);
+        rc = m->open_result;
+        if (err && m->open_error.message[0])
+            *err = m->open_error;
+        pthread_mutex_unlock(&m->lock);
+        if (rc < 0)
+            pthread_join(m->thread, NULL);
+    }
+    if (rc < 0) {
+        pthread_mutex_destroy(&m->lock);
+        pthread_cond_destroy(&m->answered);
+    }
+    return rc;
+}
+
+/** Whatever the thread does, it looks at its mail soon. Called under the lock. */
+static void ring_the_bell(struct member *m)
+{
+    uint64_t one = 1;
+    ssize_t rc;
+
+    tutti_store_relaxed(&m->mail, true);
+    rc = write(m->options.wakeup, &one, sizeof(one));
+    (void)rc;
+}
+
+void member_stop(struct member *m)
+{
+    pthread_mutex_lock(&m->lock);
+    m->stop = true;
+    ring_the_bell(m);
+    pthread_mutex_unlock(&m->lock);
+    pthread_join(m->thread, NULL);
+    pthread_mutex_destroy(&m->lock);
+    pthread_cond_destroy(&m->answered);
+}
+
+int member_fix(struct member *m, void *memory, size_t bytes, struct tutti_error *err)
+{
+    struct letter letter = {.memory = memory, .bytes = bytes};
+
+    pthread_mutex_lock(&m->lock);
+    m->letter = &letter;
+    ring_the_bell(m);
+    while (m->letter)
+        pthread_cond_wait(&m->answered, &m->lock);
+    pthread_mutex_unlock(&m->lock);
+    if (letter.result < 0 && err)
+        *err = letter.error;
+    return letter.result;
+}

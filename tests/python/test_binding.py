@@ -1,0 +1,121 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The compiled binding on a real pool: types, errors, and bytes that come back."""
+
+import os
+import pickle
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from tutti_kv import _tutti as t
+
+GEOMETRY = t.Geometry(3, 1, 8192, 32, 1)
+WHO = b"who are you? me!"
+
+
+@pytest.fixture
+def pool(tmp_path: Path) -> t.Pool:
+    pool, made = t.Pool.open_or_format(str(tmp_path / "pool"), size=16 << 20, geometry=GEOMETRY)
+    assert made
+    return pool
+
+
+def directory(pool: t.Pool, home: Path) -> t.Directory:
+    scan = str(home / "scan")
+    pool.scan_to_file(scan)
+    _, secret = t.secret_load(str(home))
+    made = t.Directory(pool.placement(), GEOMETRY, 1, secret, WHO)
+    made.load([scan])
+    return made
+
+
+def test_messages_are_sentences(tmp_path: Path) -> None:
+    with pytest.raises(t.TuttiError, match=str(tmp_path)) as caught:
+        t.Pool.open(str(tmp_path / "none"), geometry=GEOMETRY)
+    assert caught.value.errno == 2
+    assert isinstance(caught.value, OSError)
+
+
+def test_types_are_checked(pool: t.Pool, tmp_path: Path) -> None:
+    d = directory(pool, tmp_path / "pool")
+    with pytest.raises(TypeError, match="is wanted"):
+        d.report(0, np.zeros(3, np.uint8), np.zeros(3, np.uint8))
+    with pytest.raises(ValueError, match="fewer hashes"):
+        d.find(b"x" * 32, 32, 2)
+    with pytest.raises(ValueError, match="16 bytes"):
+        t.Directory(pool.placement(), GEOMETRY, 1, b"short", WHO)
+
+
+def test_shapes_travel() -> None:
+    """Between processes, as the handshake needs."""
+    again = pickle.loads(pickle.dumps(GEOMETRY))
+    assert (repr(again), again.digest()) == (repr(GEOMETRY), GEOMETRY.digest())
+
+
+def test_round_trip(pool: t.Pool, tmp_path: Path) -> None:
+    """Stored, reported, found by a second life's directory, brought back to other blocks."""
+    home = tmp_path / "pool"
+    d = directory(pool, home)
+    d.begin_epoch(1)
+    pool.begin_epoch(1, 0, WHO)
+    serve = t.Serve(pool, engine="auto")
+    kv = np.random.default_rng(0).integers(0, 255, (3, 40, 8192), np.uint8)
+    planes = np.array([(kv.ctypes.data + i * kv[0].nbytes, 8192) for i in range(3)], t.PLANE)
+    serve.register(planes, 40, np.array([(kv.ctypes.data, kv.nbytes)], t.REGION))
+    hashes = os.urandom(32 * 10)
+    got = d.reserve(hashes, 32, 0, 10)
+    assert got is not None
+    items, origins, index = got
+    items["block"] = index
+    assert d.find(hashes, 32, 10).blocks == 0, "not before it is reported"
+    store = serve.store(items, origins, layers_ready=3)
+    assert store.wait(10)
+    result = store.result()
+    store.end()
+    assert (result.status, result.good) == (0, 10)
+    assert d.report(0, items, (result.position == 0).astype(np.uint8)) == 10
+    assert d.report(0, items, np.ones(10, np.uint8)) == 0, "twice is ignored"
+
+    other = directory(pool, home)
+    other.begin_epoch(2)
+    match = other.find(hashes, 32, 10)
+    assert match.blocks == 10
+    want = other.pin(match, 4)
+    assert want is not None
+    want["block"] = np.arange(20, 26)
+    retrieve = serve.retrieve(want)
+    assert retrieve.wait(10)
+    assert retrieve.result().status == 0
+    retrieve.end()
+    with pytest.raises(ValueError, match="over"):
+        retrieve.poll()
+    assert (kv[:, 20:26] == kv[:, 4:10]).all()
+    other.unpin(match.slot, match.generation)
+    with pytest.raises(t.TuttiError):
+        other.unpin(match.slot, match.generation)
+    assert other.drop(int(want["slot"][0]), int(want["generation"][0])) == 6
+    assert other.find(hashes, 32, 10).blocks == 4
+    other.audit()
+    serve.erase(other.take_erased())
+    assert serve.fence(np.arange(40, dtype=np.uint32), 1.0) == 0
+    serve.close()
+    with pytest.raises(ValueError, match="closed"):
+        serve.progress()
+    pool.close()
+
+
+def test_switch(pool: t.Pool, tmp_path: Path) -> None:
+    home = str(tmp_path / "pool")
+    assert t.disabled(home) is None
+    t.disable(home, "maintenance")
+    assert "maintenance" in (t.disabled(home) or "")
+    t.enable(home)
+    assert t.disabled(home) is None
+
+
+def test_reserve_behind_nothing(pool: t.Pool, tmp_path: Path) -> None:
+    d = directory(pool, tmp_path / "pool")
+    d.begin_epoch(1)
+    nothing: Any = d.reserve(os.urandom(320), 32, 5, 5)
+    assert nothing is None

@@ -1,0 +1,257 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Models, settings and calls of the engine: what is served, refused, or served without hits."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import Lives, Reference, prompt
+from tutti_kv import _tutti
+
+from engine import Answer, Engine, Life, LifeError, Tokens
+
+P = prompt(41, 500)
+Q = prompt(42, 400)
+
+
+def twice(engine: Engine, tokens: Tokens, **extra: Any) -> tuple[Answer, Answer]:
+    one = engine.ask(tokens, **extra)
+    engine.drop_local()
+    two = engine.ask(tokens, **extra)
+    assert engine.half._off is None or "bug" not in engine.half._off
+    return one, two
+
+
+def test_refused_configuration(lives: Lives) -> None:
+    """A mistake in the configuration ends the start with a sentence (tests/python has them all)."""
+    words = "unknown key 'sise'.*known are pool, size, members"
+    with pytest.raises(LifeError, match=words), lives(extra={"sise": "1GiB"}):
+        pass
+
+
+def test_refused_role(model: Path, tmp_path: Path) -> None:
+    """kv_producer would lose vLLM's deferred freeing of blocks."""
+    life = Life(model, tmp_path / "log", tmp_path / "pool")
+    life.options["kv_transfer_config"]["kv_role"] = "kv_producer"
+    with pytest.raises(LifeError, match=r"must be .kv_both."), life:
+        pass
+
+
+def test_speculation_stores_what_it_accepts(lives: Lives, reference: Reference) -> None:
+    """Case 20: n-gram drafts, some rejected; the next turn hits every whole block."""
+    pattern = prompt(43, 24) * 14
+
+    def scenario(engine: Engine) -> tuple[Answer, Answer, Tokens, list[int]]:
+        first = engine.ask(pattern, n=120)
+        turn = [*pattern, *first.tokens, 1, 2]
+        engine.drop_local()
+        second = engine.ask(turn)
+        engine.healthy()
+        return first, second, turn, engine.unlike_cold(turn)
+
+    speculation = {
+        "method": "ngram",
+        "num_speculative_tokens": 4,
+        "prompt_lookup_max": 3,
+        "prompt_lookup_min": 2,
+    }
+    with lives(speculative_config=speculation) as life:
+        _first, second, turn, unlike = life.run(scenario)
+    assert second.external == (len(turn) - 3) // 32 * 32
+    assert unlike == []
+    reference.check(turn, second)
+
+
+def test_switch_without_restart(lives: Lives, tmp_path: Path, reference: Reference) -> None:
+    """tutti disable: lookups miss and stores stop; enable: as before."""
+
+    def wait(engine: Engine) -> None:
+        engine.half._looked_at = engine.worker._looked_at = 0.0
+
+    def scenario(engine: Engine) -> list[int]:
+        hits = []
+        engine.ask(P)
+        for change in (None, _tutti.disable, None, _tutti.enable):
+            engine.drop_local()
+            if change is _tutti.disable:
+                change(str(tmp_path / "pool"), "a test")
+            elif change is not None:
+                change(str(tmp_path / "pool"))
+            wait(engine)
+            engine.ask([1, 2, 3], n=1)
+            engine.drop_local()
+            hits.append(engine.ask(P).external)
+        return hits
+
+    with lives() as life:
+        assert life.run(scenario) == [480, 0, 0, 480]
+        assert "a test" in life.log.read_text()
+
+
+def test_reset_begins_an_epoch(lives: Lives, reference: Reference) -> None:
+    """Case 4: weights changed through the engine; nothing of before hits, nor after a restart."""
+
+    def scenario(engine: Engine) -> list[int]:
+        engine.ask(P)
+        runner = engine.llm.llm_engine.model_executor.driver_worker.worker.model_runner
+        for name, weights in runner.model.named_parameters():
+            if name.endswith("layers.1.self_attn.qkv_proj.weight"):
+                weights.data.mul_(1.5)
+        assert engine.llm.llm_engine.engine_core.reset_prefix_cache(False, True)
+        engine.drain()
+        hits = [engine.ask(P).external, engine.ask(Q).external]
+        engine.drop_local()
+        return [*hits, engine.ask(Q).external]
+
+    with lives() as life:
+        assert life.run(scenario) == [0, 0, 384]
+        life.kill()
+    with lives() as life:
+        p = life.run(lambda engine: engine.ask(P))
+        q = life.run(lambda engine: engine.ask(Q))
+    assert (p.external, q.external) == (0, 0)
+    reference.check(P, p)
+    reference.check(Q, q)
+
+
+def test_lora_is_left_alone(model: Path, lives: Lives, tmp_path: Path) -> None:
+    """Case 5, by leaving requests with adapters alone: their content is not in vLLM's hash."""
+    import json
+
+    import numpy as np
+    from safetensors.numpy import save_file
+
+    adapter = tmp_path / "adapter"
+    adapter.mkdir()
+    draw = np.random.default_rng(1)
+    tensors = {}
+    for layer in range(4):
+        for name, out in (("k_proj", 128), ("v_proj", 128)):
+            base = f"base_model.model.model.layers.{layer}.self_attn.{name}"
+            tensors[f"{base}.lora_A.weight"] = draw.normal(0, 0.3, (8, 256)).astype(np.float32)
+            tensors[f"{base}.lora_B.weight"] = draw.normal(0, 0.3, (out, 8)).astype(np.float32)
+    save_file(tensors, str(adapter / "adapter_model.safetensors"))
+    (adapter / "adapter_config.json").write_text(
+        json.dumps(
+            {
+                "peft_type": "LORA",
+                "r": 8,
+                "lora_alpha": 8,
+                "target_modules": ["k_proj", "v_proj"],
+                "bias": "none",
+                "task_type": "CAUSAL_LM",
+            }
+        )
+    )
+
+    def scenario(engine: Engine, path: str) -> tuple[list[int], float, bool]:
+        from vllm.lora.request import LoRARequest
+
+        lora = LoRARequest("one", 1, path)
+        plain = engine.ask(P)
+        hits = []
+        for _ in range(2):
+            engine.drop_local()
+            tuned = engine.ask(P, lora=lora)
+            hits.append(tuned.external)
+        return hits, engine.totals["skipped_requests"], tuned.tokens != plain.tokens
+
+    with lives(enable_lora=True, max_lora_rank=8) as life:
+        hits, skipped, differs = life.run(scenario, str(adapter))
+    assert differs, "void: the adapter changes nothing"
+    assert hits == [0, 0]
+    assert skipped == 2
+
+
+@pytest.fixture(scope="session")
+def gemma(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny Gemma 3: sliding and full attention."""
+    import torch
+    from transformers import Gemma3ForCausalLM, Gemma3TextConfig
+
+    folder = tmp_path_factory.mktemp("gemma")
+    torch.manual_seed(3)
+    config = Gemma3TextConfig(
+        hidden_size=128,
+        intermediate_size=256,
+        num_hidden_layers=4,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        head_dim=32,
+        vocab_size=1000,
+        max_position_embeddings=2048,
+        sliding_window=64,
+        layer_types=["sliding_attention", "full_attention"] * 2,
+        initializer_range=0.12,
+    )
+    Gemma3ForCausalLM(config).to(torch.float32).save_pretrained(str(folder))
+    return folder
+
+
+def test_several_groups(gemma: Path, lives: Lives, tmp_path: Path) -> None:
+    """Refused, with the engine's own switch named; with the switch it is served."""
+    options: dict[str, Any] = {"model": gemma, "max_model_len": 2048}
+    with (
+        pytest.raises(LifeError, match="--disable-hybrid-kv-cache-manager"),
+        lives(**options),
+    ):
+        pass
+    with lives(disable_hybrid_kv_cache_manager=True, **options) as life:
+        one, two = life.run(twice, P)
+    assert two.external == 480
+    assert one.tokens == two.tokens
+
+
+@pytest.fixture(scope="session")
+def deepseek(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny DeepSeek V2: MLA."""
+    import torch
+    from transformers import DeepseekV2Config, DeepseekV2ForCausalLM
+
+    folder = tmp_path_factory.mktemp("deepseek")
+    torch.manual_seed(4)
+    config = DeepseekV2Config(
+        hidden_size=256,
+        intermediate_size=512,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=4,
+        kv_lora_rank=512,
+        q_lora_rank=None,
+        qk_rope_head_dim=64,
+        qk_nope_head_dim=64,
+        v_head_dim=64,
+        vocab_size=1000,
+        max_position_embeddings=2048,
+        first_k_dense_replace=2,
+        n_routed_experts=4,
+        initializer_range=0.12,
+    )
+    DeepseekV2ForCausalLM(config).to(torch.float32).save_pretrained(str(folder))
+    return folder
+
+
+def test_mla_on_cpu_has_no_hits(deepseek: Path, lives: Lives) -> None:
+    """Case 6: the platform switched prefix caching off: no hits, and the reason in the log."""
+
+    def scenario(engine: Engine) -> tuple[Answer, Answer]:
+        return engine.ask(P), engine.ask(P)
+
+    with lives(model=deepseek, max_model_len=2048, block_size=16) as life:
+        one, two = life.run(scenario)
+        assert "can't continue behind cached tokens" in life.log.read_text()
+    assert (one.external, two.external) == (0, 0)
+    assert one.tokens == two.tokens
+
+
+@pytest.mark.parametrize("heads", [1, 4])
+def test_other_numbers_of_heads(heads: int, lives: Lives, tmp_path: Path) -> None:
+    """Case 17: the layout comes from strides, whatever the number of KV heads."""
+    from demo.model import make_tiny_model
+
+    other = make_tiny_model(tmp_path / "model", num_key_value_heads=heads)
+    with lives(model=other, dtype="bfloat16" if heads == 4 else "float32") as life:
+        one, two = life.run(twice, P)
+    assert two.external == 480
+    if heads == 1:
+        assert one.tokens == two.tokens

@@ -1,0 +1,233 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * info.c: "tutti info": what a pool is, without disturbing who uses it.
+ *
+ * Responsible for: reading superblocks (and with --scan the records) and
+ * saying them. Must not write, lock, or judge.
+ */
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include "command.h"
+#include "pools.h"
+#include "size.h"
+
+struct arguments {
+    struct common common;
+    struct strings members;
+    const char *pool;
+    bool scan;
+};
+
+static const struct argp_option options[] = {
+    {"member", 'M', "PATH", 0, "A member that lies outside POOL, as given to format", 1},
+    {"scan", 's', NULL, 0, "Read every record too, and count the slots in use", 1},
+    {0}};
+
+static error_t parse(int key, char *text, struct argp_state *state)
+{
+    struct arguments *a = state->input;
+
+    switch (key) {
+    case ARGP_KEY_INIT:
+        state->child_inputs[0] = &a->common;
+        return 0;
+    case 'M':
+        add_string(&a->members, text, state);
+        return 0;
+    case 's':
+        a->scan = true;
+        return 0;
+    case ARGP_KEY_ARG:
+        if (a->pool)
+            argp_error(state, "one POOL at a time");
+        a->pool = text;
+        return 0;
+    case ARGP_KEY_END:
+        if (!a->pool)
+            argp_error(state, "name the POOL, a folder");
+        return 0;
+    default:
+        return ARGP_ERR_UNKNOWN;
+    }
+}
+
+static const struct argp_child children[] = {COMMON_CHILD, {0}};
+static const struct argp parser = {
+    options,
+    parse,
+    "POOL",
+    "Say what a pool is: its ranks, members, shapes, epoch and bytes written. Takes no lock and "
+    "writes nothing, so a server may be using it."
+    "\vExample:\n  tutti info /data/tutti --scan\n\n"
+    "Exit status: 0 done, 2 wrong usage, 3 cannot (the message says why).",
+    children,
+    NULL,
+    NULL};
+
+static json_t *members_json(const struct tutti_pool *pool, const struct tutti_pool_info *info)
+{
+    json_t *list = json_array();
+
+    for (uint32_t m = 0; m < info->superblock.members; m++)
+        json_array_append_new(list, json_string(tutti_pool_member_path(pool, m)));
+    return list;
+}
+
+static json_t *shapes_json(const struct tutti_pool_info *info)
+{
+    const struct tutti_superblock *s = &info->superblock;
+    json_t *list = json_array();
+
+    for (uint32_t g = 0; g < s->groups; g++) {
+        struct tutti_placement place;
+        json_t *shape = geometry_json(&s->geometry[g]);
+
+        if (tutti_placement_init(&place, &s->geometry[g], s->alignment, s->first_extent,
+                                 s->extent_bytes, info->extents, s->members, s->records_per_extent,
+                                 s->record_stride, NULL) == 0)
+            json_object_set_new(shape, "slots",
+                                json_integer((json_int_t)info->extents * place.slots_per_extent));
+        json_array_append_new(list, shape);
+    }
+    return list;
+}
+
+static json_t *scan_json(struct tutti_pool *pool, struct tutti_error *err)
+{
+    struct tutti_scan_entry *entries = NULL;
+    struct tutti_scan_report report = {0};
+    size_t count;
+
+    if (tutti_pool_scan(pool, 0, &entries, &count, &report, err) < 0)
+        return NULL;
+    free(entries);
+    return json_pack("{s:I, s:I, s:I, s:I, s:I, s:I, s:f}", "valid", (json_int_t)report.valid,
+                     "empty", (json_int_t)report.empty, "torn", (json_int_t)report.torn, "void",
+                     (json_int_t)report.void_, "alien", (json_int_t)report.alien, "bytes",
+                     (json_int_t)report.bytes, "seconds", (double)report.nanoseconds / 1e9);
+}
+
+/** One rank. Return: NULL with a message. */
+static json_t *rank_json(const struct arguments *a, uint32_t rank, struct tutti_pool_info *info,
+                         struct tutti_error *err)
+{
+    struct tutti_pool *pool;
+    json_t *object;
+
+    if (pool_open_to_read(a->pool, &a->members, rank, &pool, err) < 0)
+        return NULL;
+    tutti_pool_info(pool, info);
+    object = json_pack("{s:i, s:o, s:I, s:I, s:I, s:I, s:b, s:s, s:i, s:o}", "rank", (int)rank,
+                       "members", members_json(pool, info), "extents", (json_int_t)info->extents,
+                       "epoch", (json_int_t)info->superblock.epoch, "oldest_epoch",
+                       (json_int_t)info->superblock.oldest_epoch, "written_bytes",
+                       (json_int_t)info->superblock.written_bytes, "direct", (int)info->direct,
+                       "direct_reason", info->direct_reason, "logical_block",
+                       (int)info->logical_block, "shapes", shapes_json(info));
+    if (a->scan) {
+        json_t *scan = scan_json(pool, err);
+
+        if (scan) {
+            json_object_set_new(object, "scan", scan);
+        } else {
+            json_decref(object);
+            object = NULL;
+        }
+    }
+    tutti_pool_close(pool);
+    return object;
+}
+
+static json_int_t get(const json_t *object, const char *key)
+{
+    return json_integer_value(json_object_get(object, key));
+}
+
+static void print_rank(const json_t *rank, const struct tutti_pool_info *info)
+{
+    const struct tutti_superblock *s = &info->superblock;
+    const json_t *scan = json_object_get(rank, "scan");
+    char a[SIZE_TEXT], b[SIZE_TEXT], shape[128];
+    size_t i;
+    json_t *item;
+
+    printf("rank %" PRIu32 " of %" PRIu32 "\n", s->rank, s->ranks);
+    json_array_foreach(json_object_get(rank, "members"), i, item)
+    {
+        printf("  member %zu   %s\n", i, json_string_value(item));
+    }
+    printf("  extents    %" PRIu32 " of %s, alignment %" PRIu32 "\n", info->extents,
+           size_text(s->extent_bytes, a), s->alignment);
+    printf("  epoch      %" PRIu64 ", oldest valid %" PRIu64 "\n", s->epoch, s->oldest_epoch);
+    printf("  written    %s over its life\n", size_text(s->written_bytes, b));
+    printf("  direct     %s%s%s\n", info->direct ? "yes" : "no", info->direct ? "" : ": ",
+           info->direct ? "" : info->direct_reason);
+    json_array_foreach(json_object_get(rank, "shapes"), i, item)
+    {
+        printf("  group %" PRIu32 "    %s: %lld slots\n", s->geometry[i].group,
+               geometry_text(&s->geometry[i], shape), (long long)get(item, "slots"));
+    }
+    if (scan)
+        printf("  records    %lld valid, %lld empty, %lld torn, %lld void, %lld of others; %s "
+               "read in %.3f s\n",
+               (long long)get(scan, "valid"), (long long)get(scan, "empty"),
+               (long long)get(scan, "torn"), (long long)get(scan, "void"),
+               (long long)get(scan, "alien"), size_text((uint64_t)get(scan, "bytes"), a),
+               json_real_value(json_object_get(scan, "seconds")));
+}
+
+static void print_head(const struct arguments *a, const struct tutti_superblock *s, bool disabled,
+                       const char *reason)
+{
+    char id[33], created[64];
+    time_t when = (time_t)s->created;
+    struct tm local;
+
+    strftime(created, sizeof(created), "%Y-%m-%d %H:%M:%S", localtime_r(&when, &local));
+    printf("pool         %s\n  id         %s\n  created    %s\n  format     version %" PRIu32
+           "\n  state      %s%s\n",
+           a->pool, hex_text(s->pool, 16, id), created, s->version,
+           disabled ? "disabled: " : "enabled", disabled ? reason : "");
+}
+
+int command_info(int argc, char **argv)
+{
+    struct arguments a = {0};
+    struct tutti_pool_info info = {0};
+    struct tutti_error err = {0};
+    struct tutti_superblock head;
+    char reason[256] = "", id[33];
+    bool disabled;
+    json_t *ranks = json_array(), *rank;
+
+    argp_parse(&parser, argc, argv, 0, NULL, &a);
+    disabled = tutti_pool_disabled(a.pool, reason, sizeof(reason)) == 1;
+    for (uint32_t r = 0; r == 0 || r < info.superblock.ranks; r++) {
+        rank = rank_json(&a, r, &info, &err);
+        if (!rank) {
+            json_decref(ranks);
+            return cannot(&a.common, &err);
+        }
+        if (r == 0) {
+            head = info.superblock;
+            if (!a.common.json)
+                print_head(&a, &head, disabled, reason);
+        }
+        if (!a.common.json)
+            print_rank(rank, &info);
+        json_array_append_new(ranks, rank);
+    }
+    if (a.common.json)
+        print_json(json_pack(
+            "{s:s, s:s, s:s, s:i, s:I, s:b, s:s, s:i, s:I, s:o}", "command", "info", "pool", a.pool,
+            "pool_id", hex_text(head.pool, 16, id), "version", (int)head.version, "created",
+            (json_int_t)head.created, "disabled", (int)disabled, "reason", reason, "alignment",
+            (int)head.alignment, "extent_bytes", (json_int_t)head.extent_bytes, "ranks", ranks));
+    else
+        json_decref(ranks);
+    return DONE;
+}

@@ -1,0 +1,85 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* pools.c: see pools.h. Must not know any subcommand. */
+#include "pools.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "size.h"
+
+static int expand(const char *pattern, uint32_t rank, char text[4096])
+{
+    static const char mark[] = "{rank}";
+    size_t length = 0;
+
+    while (*pattern) {
+        int n;
+
+        if (strncmp(pattern, mark, sizeof(mark) - 1) == 0) {
+            n = snprintf(text + length, 4096 - length, "%u", rank);
+            pattern += sizeof(mark) - 1;
+        } else {
+            n = snprintf(text + length, 4096 - length, "%c", *pattern++);
+        }
+        length += (size_t)n;
+        if (length >= 4095)
+            return -ENAMETOOLONG;
+    }
+    text[length] = 0;
+    return 0;
+}
+
+int member_paths_expand(const struct strings *members, uint32_t rank, struct member_paths *paths,
+                        struct tutti_pool_options *options, struct tutti_error *err)
+{
+    if (members->count > TUTTI_MAX_MEMBERS)
+        return tutti_error_set(err, -EINVAL, "%u members are named; 1 to %u are possible",
+                               members->count, TUTTI_MAX_MEMBERS);
+    paths->count = members->count;
+    for (uint32_t m = 0; m < members->count; m++) {
+        if (expand(members->item[m], rank, paths->text[m]) < 0)
+            return tutti_error_set(err, -EINVAL, "the path of member %u is too long", m);
+        paths->path[m] = paths->text[m];
+    }
+    options->member = members->count ? paths->path : NULL;
+    options->members = members->count;
+    return 0;
+}
+
+int pool_open_to_read(const char *home, const struct strings *members, uint32_t rank,
+                      struct tutti_pool **pool, struct tutti_error *err)
+{
+    struct tutti_pool_options options = {.home = home, .rank = rank, .read_only = true};
+    static struct member_paths paths;
+    int rc = member_paths_expand(members, rank, &paths, &options, err);
+
+    return rc < 0 ? rc : tutti_pool_open(&options, pool, err);
+}
+
+const char *hex_text(const void *bytes, size_t count, char *text)
+{
+    const unsigned char *byte = bytes;
+
+    text[0] = 0;
+    for (size_t i = 0; i < count; i++)
+        sprintf(text + 2 * i, "%02x", byte[i]);
+    return text;
+}
+
+json_t *geometry_json(const struct tutti_geometry *g)
+{
+    return json_pack("{s:i, s:i, s:i, s:I, s:i, s:i}", "group", (int)g->group, "layers",
+                     (int)g->layers, "parts", (int)g->parts, "object_bytes",
+                     (json_int_t)g->object_bytes, "block_tokens", (int)g->block_tokens,
+                     "layout_tag", (int)g->layout_tag);
+}
+
+const char *geometry_text(const struct tutti_geometry *g, char text[128])
+{
+    char size[SIZE_TEXT];
+
+    snprintf(text, 128, "%u layers x %u part%s x %s, %u tokens a block", g->layers, g->parts,
+             g->parts == 1 ? "" : "s", size_text(g->object_bytes, size), g->block_tokens);
+    return text;
+}
