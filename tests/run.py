@@ -56,6 +56,14 @@ def run(command: list[str], log: Path, env: dict[str, str] | None = None) -> int
         ).returncode
 
 
+def works(command: list[str]) -> bool:
+    """Whether a command is there and permitted here."""
+    try:
+        return subprocess.run(command, capture_output=True, check=False).returncode == 0
+    except FileNotFoundError:
+        return False
+
+
 def show_tail(log: Path, lines: int = 60) -> None:
     text = log.read_text(errors="replace").splitlines()
     say("\n".join("    " + line for line in text[-lines:]))
@@ -98,12 +106,16 @@ def meson_suite(
         return tally
     log = BUILD / "log" / f"test-{name}.txt"
     command = ["meson", "test", "-C", str(folder), "--no-rebuild", "--num-processes", "2"]
-    if wrapper:
+    if wrapper and works([*wrapper, "true"]):
         command += ["--wrapper", " ".join(wrapper)]
     if torture:
         command += ["--timeout-multiplier", "30"]
-    run(command, log, {"TUTTI_TORTURE": "1"} if torture else {})
     results = folder / "meson-logs" / "testlog.json"
+    results.unlink(missing_ok=True)
+    status = run(command, log, {"TUTTI_TORTURE": "1"} if torture else {})
+    if not results.exists():
+        show_tail(log)
+        return Tally(failed=[f"{name}: no test ran, meson ended with status {status}"])
     for line in results.read_text().splitlines():
         test = json.loads(line)
         label = f"{name}: {test['name']}"

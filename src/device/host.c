@@ -49,11 +49,11 @@ static int host_alloc(size_t bytes, void **memory, bool *huge, struct tutti_erro
 
     if (bytes == 0 || rounded < bytes)
         return tutti_error_set(err, -EINVAL, "host memory: %zu bytes asked for", bytes);
-    start = mmap(NULL, rounded, PROT_READ | PROT_WRITE,
-                 MAP_PRIVATE | MAP_ANONYMOUS | MAP_HUGETLB, -1, 0);
+    start = mmap(NULL, rounded, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_HUGETLB,
+                 -1, 0);
     /* A container's limit on huge pages shows only at the first touch, as SIGBUS, unless asked. */
-    *huge = start != MAP_FAILED && (madvise(start, rounded, MADV_POPULATE_WRITE) == 0 ||
-                                    errno == EINVAL);
+    *huge = start != MAP_FAILED &&
+            (madvise(start, rounded, MADV_POPULATE_WRITE) == 0 || errno == EINVAL);
     if (!*huge) {
         if (start != MAP_FAILED)
             munmap(start, rounded);

@@ -169,9 +169,10 @@ enum opening batch_open(struct member *m, struct task *t)
     } while (true);
     if (!b)
         return BLOCKED;
-    while (count < most && t->cursor + count < end &&
-           tutti_slot_follows(p, items[t->cursor + count - 1].slot, items[t->cursor + count].slot) &&
-           wanted(m, t, t->cursor + count))
+    while (
+        count < most && t->cursor + count < end &&
+        tutti_slot_follows(p, items[t->cursor + count - 1].slot, items[t->cursor + count].slot) &&
+        wanted(m, t, t->cursor + count))
         count++;
     if (staged) {
         staging = staging_take(&m->staging, count * unit);

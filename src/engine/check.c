@@ -122,8 +122,8 @@ static int record_error(const struct member *m, const struct tutti_map *map, uin
 
     if (rc == -EBADMSG)
         return EBADMSG;
-    if (rc < 0 || tutti_record_match(r, map->stencil, m->number, item->slot, item->generation,
-                                     item->key) < 0)
+    if (rc < 0 ||
+        tutti_record_match(r, map->stencil, m->number, item->slot, item->generation, item->key) < 0)
         return ESTALE;
     return 0;
 }

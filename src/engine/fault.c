@@ -90,9 +90,7 @@ static uint8_t *piece_new(size_t bytes)
 {
     void *piece;
 
-    if (posix_memalign(&piece, 4096, bytes) != 0)
-        abort(); /* a test's machine has room for a command */
-    return piece;
+    return posix_memalign(&piece, 4096, bytes) == 0 ? piece : NULL;
 }
 
 static void gather(const struct command *c, uint8_t *piece)
@@ -125,13 +123,17 @@ static int32_t write_piece(const struct fault_backend *f, const uint8_t *piece, 
 
 /* Older versions. */
 
-static void keep_version(struct fault_backend *f, const struct command *c)
+/** Return: 0 or -ENOMEM. */
+static int keep_version(struct fault_backend *f, const struct command *c)
 {
     struct version *v = malloc(sizeof(*v) + c->bytes);
     uint8_t *piece = piece_new(c->bytes);
 
-    if (!v)
-        abort();
+    if (!v || !piece) {
+        free(v);
+        free(piece);
+        return -ENOMEM;
+    }
     if (read_piece(f, piece, c->bytes, c->offset) == (int32_t)c->bytes) {
         v->offset = c->offset;
         v->bytes = c->bytes;
@@ -142,6 +144,7 @@ static void keep_version(struct fault_backend *f, const struct command *c)
         free(v);
     }
     free(piece);
+    return 0;
 }
 
 /** Lay what was kept over a piece, oldest first, so that the last write is the one undone. */
@@ -251,6 +254,8 @@ static int32_t spoil(struct fault_backend *f, struct fault_rule *r, struct comma
     uint8_t *piece = piece_new(2 * (size_t)c->bytes);
     int32_t rc = (int32_t)c->bytes;
 
+    if (!piece)
+        return -ENOMEM;
     switch (r->fault) {
     case FAULT_ERROR:
         rc = -r->error;
@@ -281,15 +286,16 @@ static void fault_submit(struct backend *b, struct command *c)
 {
     struct fault_backend *f = fault_of(b);
     struct fault_rule *r = fault_rules_match(&f->rules, c, f->options.member);
+    int kept = 0;
 
     c->due = r && r->fault == FAULT_DELAY ? r->ns : 0;
     if (f->keeps_versions && c->direction == TUTTI_WRITE && (!r || r->fault != FAULT_LOST))
-        keep_version(f, c);
-    if (!r || r->fault == FAULT_DELAY) {
+        kept = keep_version(f, c);
+    if (kept == 0 && (!r || r->fault == FAULT_DELAY)) {
         f->inner->type->submit(f->inner, c);
         return;
     }
-    c->result = spoil(f, r, c);
+    c->result = kept < 0 ? kept : spoil(f, r, c);
     c->next = f->ended;
     f->ended = c;
 }

@@ -19,12 +19,16 @@ static const struct {
     {"flip", FAULT_FLIP, 0},       {"misdirected", FAULT_MISDIRECTED, 0},
 };
 
-#define KEY(name) {#name, offsetof(struct fault_rule, name)}
+#define KEY(name)                                                                                  \
+    {                                                                                              \
+#name, offsetof(struct fault_rule, name)                                                   \
+    }
 static const struct {
     const char *name;
     size_t field;
-} keys[] = {KEY(member), KEY(after),  KEY(every), KEY(count), KEY(permille),
-            KEY(ns),     KEY(by),     KEY(at),    {"seed", offsetof(struct fault_rule, random)}};
+} keys[] = {KEY(member), KEY(after),    KEY(every),
+            KEY(count),  KEY(permille), KEY(ns),
+            KEY(by),     KEY(at),       {"seed", offsetof(struct fault_rule, random)}};
 
 uint64_t fault_random(struct fault_rule *rule)
 {
@@ -98,9 +102,15 @@ int fault_rules_parse(struct fault_rules *rules, const char *text, uint32_t memb
 
         if (rules->count++ == FAULT_RULES)
             return tutti_error_set(err, -EINVAL, "fault rules: more than %u", FAULT_RULES);
-        *r = (struct fault_rule){.to = UINT64_MAX, .member = UINT64_MAX, .every = 1,
-                                 .count = UINT64_MAX, .permille = 1000, .random = 1,
-                                 .ns = 1000000, .by = 4096, .at = UINT64_MAX};
+        *r = (struct fault_rule){.to = UINT64_MAX,
+                                 .member = UINT64_MAX,
+                                 .every = 1,
+                                 .count = UINT64_MAX,
+                                 .permille = 1000,
+                                 .random = 1,
+                                 .ns = 1000000,
+                                 .by = 4096,
+                                 .at = UINT64_MAX};
         for (uint32_t place = 0;; place++) {
             const char *end = at + strcspn(at, ":;");
 
@@ -112,8 +122,10 @@ int fault_rules_parse(struct fault_rules *rules, const char *text, uint32_t memb
             at = end + (*end != 0);
             if (*end != ':') {
                 if (place == 0 || r->every == 0)
-                    return tutti_error_set(err, -EINVAL, "fault rules: \"%s\": a rule is a "
-                                           "direction and a fault, and every=0 is never", text);
+                    return tutti_error_set(err, -EINVAL,
+                                           "fault rules: \"%s\": a rule is a "
+                                           "direction and a fault, and every=0 is never",
+                                           text);
                 break;
             }
         }

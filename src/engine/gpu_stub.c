@@ -7,8 +7,8 @@
 static int gpu_open(const struct backend_options *o, struct backend **b, struct tutti_error *err)
 {
     *b = NULL;
-    return tutti_error_set(err, -ENODEV,
-                           "%s: engine \"gpu\" is not in this build; use \"auto\"", o->path);
+    return tutti_error_set(err, -ENODEV, "%s: engine \"gpu\" is not in this build; use \"auto\"",
+                           o->path);
 }
 
 const struct backend_type backend_gpu = {

@@ -72,8 +72,7 @@ static void read_mail(struct member *m)
     tutti_store_relaxed(&m->mail, false);
     letter = m->letter;
     if (letter) {
-        letter->result =
-            m->type->fix(m->backend, letter->memory, letter->bytes, &letter->error);
+        letter->result = m->type->fix(m->backend, letter->memory, letter->bytes, &letter->error);
         m->letter = NULL;
         pthread_cond_broadcast(&m->answered);
     }

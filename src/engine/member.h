@@ -158,9 +158,9 @@ struct member {
     /* The thread's own. */
     struct backend *backend;
     struct staging staging;
-    struct task *task;                      /* by index */
+    struct task *task;                          /* by index */
     struct task_list class_list[TUTTI_CLASSES]; /* taken, not expanded; in order of taking */
-    struct task *records_list;              /* READ_RECORDS that are not over */
+    struct task *records_list;                  /* READ_RECORDS that are not over */
     uint64_t sequence;
     uint32_t active; /* tasks that are not over */
     struct batch *batch_pool;
@@ -169,7 +169,7 @@ struct member {
     struct io *ios;
     struct iovec *segments;
     uint8_t *scratch;
-    uint8_t *zeros; /* padding that is written */
+    uint8_t *zeros;                         /* padding that is written */
     struct batch_list again;                /* second tries to submit */
     struct batch_list check[TUTTI_CLASSES]; /* to be verified or hashed */
     uint64_t in_flight;                     /* bytes */

@@ -295,8 +295,8 @@ bool task_any_ready(struct member *m)
 {
     for (uint32_t c = 0; c < TUTTI_CLASSES; c++)
         for (struct task *t = m->class_list[c].first; t; t = t->next)
-            if (!t->started && (tutti_ring_cancelled(m->ring, t->index) ||
-                                tutti_ring_ready(m->ring, t->index)))
+            if (!t->started &&
+                (tutti_ring_cancelled(m->ring, t->index) || tutti_ring_ready(m->ring, t->index)))
                 return true;
     return false;
 }

@@ -146,8 +146,10 @@ static int threads_open(const struct backend_options *o, struct backend **out,
         t->workers++;
     if (t->workers == 0) {
         threads_close(&t->base);
-        return tutti_error_set(err, -EAGAIN, "%s: no thread can be made for I/O (limit of "
-                               "processes reached?)", o->path);
+        return tutti_error_set(err, -EAGAIN,
+                               "%s: no thread can be made for I/O (limit of "
+                               "processes reached?)",
+                               o->path);
     }
     *out = &t->base;
     return 0;

@@ -45,7 +45,8 @@ static void count_call(struct uring *u)
     __atomic_store_n(&u->base.system_calls, u->base.system_calls + 1, __ATOMIC_RELAXED);
 }
 
-/** Newer kernels spare an interrupt or a task switch per completion; older ones refuse the flags. */
+/** Newer kernels spare an interrupt or a task switch per completion; older ones refuse the flags.
+ */
 static int setup(struct uring *u, uint32_t depth)
 {
     static const unsigned flags[] = {
@@ -160,7 +161,8 @@ static int uring_fix(struct backend *b, void *memory, size_t bytes, struct tutti
 
         rc = fix_piece(u, at, step);
         if (rc < 0)
-            return tutti_error_set(err, rc, "memory is not registered with io_uring (%s%s); "
+            return tutti_error_set(err, rc,
+                                   "memory is not registered with io_uring (%s%s); "
                                    "transfers work without, at more CPU time",
                                    strerror(-rc),
                                    rc == -ENOMEM ? ": raise RLIMIT_MEMLOCK, ulimit -l" : "");

@@ -223,6 +223,20 @@ int backing_adopt(struct backing *b, int fd, const char *path, struct tutti_erro
     return rc;
 }
 
+/* A process that was killed holds its members until its io_uring is torn down (40 ms seen). */
+enum { BUSY_TRIES = 50, BUSY_TRY_US = 10000 };
+
+static int open_patiently(const char *path, int flags)
+{
+    int fd = open(path, flags);
+
+    for (unsigned tries = 1; fd < 0 && errno == EBUSY && tries < BUSY_TRIES; tries++) {
+        usleep(BUSY_TRY_US);
+        fd = open(path, flags);
+    }
+    return fd;
+}
+
 int backing_open(struct backing *b, const char *path, bool write, struct tutti_error *err)
 {
     int flags = (write ? O_RDWR : O_RDONLY) | O_CLOEXEC | O_NONBLOCK; /* never hang on a FIFO */
@@ -237,7 +251,7 @@ int backing_open(struct backing *b, const char *path, bool write, struct tutti_e
         return tutti_error_set(
             err, -EINVAL, "%s: a member is a file or a block device, and this is neither", path);
     /* On a block device, O_EXCL is the lock: the kernel refuses mounted and claimed devices. */
-    fd = open(path, S_ISBLK(st.st_mode) && write ? flags | O_EXCL : flags);
+    fd = open_patiently(path, S_ISBLK(st.st_mode) && write ? flags | O_EXCL : flags);
     if (fd < 0 && errno == EBUSY)
         return tutti_error_set(err, -EBUSY,
                                "%s: the device is in use: mounted, part of another device, or "
@@ -248,10 +262,19 @@ int backing_open(struct backing *b, const char *path, bool write, struct tutti_e
     return backing_adopt(b, fd, path, err);
 }
 
+/*
+ * The lock is let go by name: an io_uring that was closed just now may hold the
+ * open file some ten milliseconds longer than we do.
+ */
 void backing_close(struct backing *b)
 {
-    if (b->fd >= 0)
+    struct flock lock = {.l_type = F_UNLCK, .l_whence = SEEK_SET};
+
+    if (b->fd >= 0) {
+        fcntl(b->fd, F_OFD_SETLK, &lock);
+        flock(b->fd, LOCK_UN);
         close(b->fd);
+    }
     free(b->path);
     b->fd = -1;
     b->path = NULL;
@@ -262,17 +285,33 @@ void backing_close(struct backing *b)
  * the same process included, and goes when the last copy of the descriptor is
  * closed. Where the file system has none, flock() does the same.
  */
-int backing_lock(const struct backing *b, struct tutti_error *err)
+static int try_lock(int fd)
 {
     struct flock lock = {.l_type = F_WRLCK, .l_whence = SEEK_SET};
+    int rc = fcntl(fd, F_OFD_SETLK, &lock) < 0 ? -errno : 0;
+
+    if (rc == -EINVAL || rc == -ENOSYS || rc == -EOPNOTSUPP || rc == -ENOLCK)
+        rc = flock(fd, LOCK_EX | LOCK_NB) < 0 ? -errno : 0;
+    return rc;
+}
+
+static bool is_taken(int rc)
+{
+    return rc == -EAGAIN || rc == -EACCES;
+}
+
+int backing_lock(const struct backing *b, struct tutti_error *err)
+{
     int rc;
 
     if (b->block)
         return 0; /* O_EXCL did it */
-    rc = fcntl(b->fd, F_OFD_SETLK, &lock) < 0 ? -errno : 0;
-    if (rc == -EINVAL || rc == -ENOSYS || rc == -EOPNOTSUPP || rc == -ENOLCK)
-        rc = flock(b->fd, LOCK_EX | LOCK_NB) < 0 ? -errno : 0;
-    if (rc == -EAGAIN || rc == -EACCES)
+    rc = try_lock(b->fd);
+    for (unsigned tries = 1; is_taken(rc) && tries < BUSY_TRIES; tries++) {
+        usleep(BUSY_TRY_US);
+        rc = try_lock(b->fd);
+    }
+    if (is_taken(rc))
         return tutti_error_set(err, -EBUSY,
                                "%s: in use: another process has opened this member (find it with "
                                "fuser -v %s); one process per rank opens a pool",

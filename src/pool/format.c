@@ -25,6 +25,16 @@ struct formatting {
     struct tutti_superblock superblock; /* of member 0; the others differ in .member */
 };
 
+/* Objects that are no multiple of @bytes would all be staged. */
+static bool objects_fit(const struct tutti_pool_options *o, uint32_t bytes)
+{
+    for (uint32_t i = 0; i < o->groups; i++)
+        if (o->geometry[i].object_bytes % bytes != 0)
+            return false;
+    return true;
+}
+
+/* What the devices like best, unless the objects of a shape would be askew to it. */
 static int choose_alignment(struct formatting *f, struct tutti_error *err)
 {
     uint32_t alignment = f->options->alignment;
@@ -34,9 +44,12 @@ static int choose_alignment(struct formatting *f, struct tutti_error *err)
                                f->options->home, alignment);
     if (alignment == 0) {
         alignment = 512;
-        for (uint32_t i = 0; i < f->members; i++)
-            if (f->member[i].backing.preferred > alignment)
+        for (uint32_t i = 0; i < f->members; i++) {
+            const struct backing *b = &f->member[i].backing;
+
+            if (b->logical > 512 || (b->preferred > 512 && objects_fit(f->options, 4096)))
                 alignment = 4096;
+        }
     }
     f->superblock.alignment = alignment;
     return 0;

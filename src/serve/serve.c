@@ -94,6 +94,17 @@ static void free_all(struct session **list)
         ;
 }
 
+/** Tell the pool what was written since the last time. */
+static void count_written(struct tutti_serve *serve)
+{
+    struct tutti_engine_counters counters;
+
+    tutti_engine_counters(serve->engine, &counters);
+    if (counters.written_bytes != serve->counted_written)
+        tutti_pool_count_written(serve->pool, counters.written_bytes - serve->counted_written);
+    serve->counted_written = counters.written_bytes;
+}
+
 void tutti_serve_close(struct tutti_serve *serve)
 {
     if (!serve)
@@ -101,6 +112,7 @@ void tutti_serve_close(struct tutti_serve *serve)
     end_all(serve->retrieves);
     end_all(serve->stores);
     end_all(serve->erases);
+    count_written(serve);
     tutti_engine_close(serve->engine); /* completes whatever is left */
     free_all(&serve->retrieves);
     free_all(&serve->stores);
@@ -221,17 +233,6 @@ static void advance_erases(struct tutti_serve *serve)
         next = s->next;
         session_end(s);
     }
-}
-
-/** Tell the pool what was written since the last time. */
-static void count_written(struct tutti_serve *serve)
-{
-    struct tutti_engine_counters counters;
-
-    tutti_engine_counters(serve->engine, &counters);
-    if (counters.written_bytes != serve->counted_written)
-        tutti_pool_count_written(serve->pool, counters.written_bytes - serve->counted_written);
-    serve->counted_written = counters.written_bytes;
 }
 
 void tutti_serve_progress(struct tutti_serve *serve)

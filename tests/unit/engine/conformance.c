@@ -70,29 +70,26 @@ static void parts_and_layouts(void **state)
 
 static void object_sizes(void **state)
 {
-    static const uint64_t bytes[] = {1,    511,   512,   513,    1000,   1536,
-                                     4096, 4097,  12288, 65536,  100000, 262144};
+    static const uint64_t bytes[] = {1,    511,  512,   513,   1000,   1536,
+                                     4096, 4097, 12288, 65536, 100000, 262144};
     (void)state;
 
     for (uint32_t i = 0; i < sizeof(bytes) / sizeof(bytes[0]); i++)
         for (uint32_t skew = 0; skew <= 64; skew += 64)
-            round_trip((struct rig_options){.object_bytes = bytes[i],
-                                            .layers = 2,
-                                            .skew = skew,
-                                            .layout = RIG_GAPPED},
-                       20);
+            round_trip(
+                (struct rig_options){
+                    .object_bytes = bytes[i], .layers = 2, .skew = skew, .layout = RIG_GAPPED},
+                20);
 }
 
 static void larger_than_a_command(void **state)
 {
     (void)state;
     for (uint32_t skew = 0; skew <= 64; skew += 64) {
-        round_trip((struct rig_options){.object_bytes = 2 << 20,
-                                        .layers = 2,
-                                        .slots = 4,
-                                        .blocks = 8,
-                                        .skew = skew},
-                   6);
+        round_trip(
+            (struct rig_options){
+                .object_bytes = 2 << 20, .layers = 2, .slots = 4, .blocks = 8, .skew = skew},
+            6);
         round_trip((struct rig_options){.object_bytes = 100000,
                                         .layers = 2,
                                         .skew = skew,
@@ -113,18 +110,17 @@ static void small_queue_and_staging(void **state)
 {
     (void)state;
     for (uint32_t skew = 0; skew <= 64; skew += 64)
-        round_trip((struct rig_options){.command_bytes = 8192,
-                                        .queue_bytes = 8192,
-                                        .staging_bytes = 65536,
-                                        .skew = skew},
-                   60);
+        round_trip(
+            (struct rig_options){
+                .command_bytes = 8192, .queue_bytes = 8192, .staging_bytes = 65536, .skew = skew},
+            60);
 }
 
 int main(int argc, char **argv)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(parts_and_layouts),   cmocka_unit_test(object_sizes),
-        cmocka_unit_test(larger_than_a_command), cmocka_unit_test(several_members),
+        cmocka_unit_test(parts_and_layouts),       cmocka_unit_test(object_sizes),
+        cmocka_unit_test(larger_than_a_command),   cmocka_unit_test(several_members),
         cmocka_unit_test(small_queue_and_staging),
     };
 

@@ -85,8 +85,7 @@ static void open_members(struct rig *rig)
                              extent, o->extents, o->members, o->slots, 0, &err) < 0)
         fail_msg("%s", err.message);
     for (uint32_t m = 0; m < o->members; m++)
-        open_member(rig, m,
-                    TUTTI_FIRST_EXTENT + (o->extents / o->members + 1) * extent);
+        open_member(rig, m, TUTTI_FIRST_EXTENT + (o->extents / o->members + 1) * extent);
 }
 
 static void place_planes(struct rig *rig)
@@ -199,9 +198,10 @@ struct tutti_map *rig_map(struct rig *rig, const uint32_t *slots, const uint32_t
     void *records = NULL;
 
     assert_true(map && items && origins);
-    assert_int_equal(
-        posix_memalign(&records, 4096, (size_t)count * rig->placement.record_stride), 0);
-    memset(records, 0x5a, (size_t)count * rig->placement.record_stride); /* malloc promises nothing */
+    assert_int_equal(posix_memalign(&records, 4096, (size_t)count * rig->placement.record_stride),
+                     0);
+    memset(records, 0x5a,
+           (size_t)count * rig->placement.record_stride); /* malloc promises nothing */
     for (uint32_t i = 0; i < count; i++) {
         items[i] = (struct tutti_transfer){.slot = slots[i],
                                            .block = blocks[i],
@@ -334,8 +334,8 @@ int rig_wait(struct rig *rig, uint32_t index, struct tutti_completion *completio
 
 int rig_store(struct rig *rig, const struct tutti_map *map)
 {
-    uint32_t last = rig_issue(rig, map, TUTTI_LAYER_EMPTY, TUTTI_WRITE, TUTTI_CLASS_STORE,
-                              TUTTI_NO_IOCB);
+    uint32_t last =
+        rig_issue(rig, map, TUTTI_LAYER_EMPTY, TUTTI_WRITE, TUTTI_CLASS_STORE, TUTTI_NO_IOCB);
     uint32_t index[TUTTI_MAX_LAYERS + 2];
     uint32_t n = 0;
     int status = 0;
@@ -343,8 +343,7 @@ int rig_store(struct rig *rig, const struct tutti_map *map)
     index[n++] = last;
     for (uint32_t l = 0; l < rig->options.layers; l++)
         index[n++] = last = rig_issue(rig, map, l, TUTTI_WRITE, TUTTI_CLASS_STORE, last);
-    index[n++] =
-        rig_issue(rig, map, TUTTI_LAYER_RECORDS, TUTTI_WRITE, TUTTI_CLASS_STORE, last);
+    index[n++] = rig_issue(rig, map, TUTTI_LAYER_RECORDS, TUTTI_WRITE, TUTTI_CLASS_STORE, last);
     for (uint32_t i = 0; i < n; i++)
         status = rig_wait(rig, index[i], NULL);
     return status;
@@ -355,8 +354,8 @@ int rig_load(struct rig *rig, const struct tutti_map *map)
     uint32_t index[TUTTI_MAX_LAYERS + 1];
     int status = 0;
 
-    index[0] = rig_issue(rig, map, TUTTI_LAYER_RECORDS, TUTTI_READ, TUTTI_CLASS_LOAD_AHEAD,
-                         TUTTI_NO_IOCB);
+    index[0] =
+        rig_issue(rig, map, TUTTI_LAYER_RECORDS, TUTTI_READ, TUTTI_CLASS_LOAD_AHEAD, TUTTI_NO_IOCB);
     for (uint32_t l = 0; l < rig->options.layers; l++)
         index[1 + l] = rig_issue(rig, map, l, TUTTI_READ, TUTTI_CLASS_LOAD_AHEAD, TUTTI_NO_IOCB);
     for (uint32_t i = 0; i <= rig->options.layers; i++) {

@@ -112,8 +112,7 @@ static void every_completion_comes_once(void **state)
             assert_int_equal(tutti_ring_issue(ring, index), 0);
             out[issued++ % DEPTH] = index;
             __atomic_store_n(&newest, index, __ATOMIC_RELAXED);
-            if (issued % 8 == 0 &&
-                __atomic_load_n(&wanted, __ATOMIC_RELAXED) == TUTTI_NO_IOCB &&
+            if (issued % 8 == 0 && __atomic_load_n(&wanted, __ATOMIC_RELAXED) == TUTTI_NO_IOCB &&
                 __atomic_load_n(&waiting, __ATOMIC_ACQUIRE) == 0) {
                 __atomic_store_n(&waiting, 1, __ATOMIC_RELAXED);
                 __atomic_store_n(&wanted, index, __ATOMIC_RELEASE);

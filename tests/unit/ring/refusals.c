@@ -57,11 +57,11 @@ SPOIL(waits_for_nothing, i->wait_for = 8)
 static void fields(void **state)
 {
     static void (*const spoils[])(struct tutti_iocb *, struct fake_map *) = {
-        no_map,       no_items,        no_placement,   no_stencil,        no_status,
-        no_planes,    no_records,      askew_records,  other_members,     other_layers,
-        small_stride, no_range,        behind_the_end, over_the_end,      wraps,
-        no_such_layer, no_such_direction, no_such_class, reserved_0,      reserved_1,
-        read_empty,   records_of_nowhere, waits_for_nothing};
+        no_map,        no_items,           no_placement,     no_stencil,    no_status,
+        no_planes,     no_records,         askew_records,    other_members, other_layers,
+        small_stride,  no_range,           behind_the_end,   over_the_end,  wraps,
+        no_such_layer, no_such_direction,  no_such_class,    reserved_0,    reserved_1,
+        read_empty,    records_of_nowhere, waits_for_nothing};
     struct tutti_ring *ring;
     (void)state;
 

@@ -52,8 +52,8 @@ static void *consume(void *argument)
         if (worked || !tutti_ring_sleep(ring, me, holds > 0))
             continue;
         for (uint32_t i = 0; i < holds; i++)
-            worked = worked || tutti_ring_ready(ring, held[i]) ||
-                     tutti_ring_cancelled(ring, held[i]);
+            worked =
+                worked || tutti_ring_ready(ring, held[i]) || tutti_ring_cancelled(ring, held[i]);
         if (!worked)
             sleep_until_woken(me);
         tutti_ring_awake(ring, me);

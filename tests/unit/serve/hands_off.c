@@ -22,7 +22,7 @@ static void fence_ends_the_stores_of_its_blocks(void **state)
     int n, m;
     (void)state;
 
-    rig_make(&r, engine, "write:delay=30000000");
+    rig_make(&r, engine, "write:delay:ns=30000000");
     a = rig_store_begin(&r, 0, 0, 10, first, &n);
     b = rig_store_begin(&r, 2, 20, 0, second, &m); /* nothing: prefix is missing */
     assert_null(b);
@@ -55,7 +55,7 @@ static void cancelled_retrieve_ends(void **state)
     struct rig r;
     (void)state;
 
-    rig_make(&r, engine, "read:delay=20000000");
+    rig_make(&r, engine, "read:delay:ns=20000000");
     assert_int_equal(rig_store(&r, 0, 0, 16), 16);
     assert_int_equal(rig_find(&r, 0, 16, 40, &match, items), 16);
     rig_ok(tutti_retrieve_begin(r.serve, 0, items, 16, false, 1, &retrieve, &err), &err);
@@ -80,7 +80,7 @@ static void close_in_the_middle_ends(void **state)
     int n;
     (void)state;
 
-    rig_make(&r, engine, "any:delay=5000000");
+    rig_make(&r, engine, "any:delay:ns=5000000");
     assert_int_equal(rig_store(&r, 0, 0, 16), 16);
     assert_int_equal(rig_find(&r, 0, 16, 40, &match, items), 16);
     rig_ok(tutti_retrieve_begin(r.serve, 0, items, 16, true, 1, &retrieve, &err), &err);
