@@ -33,15 +33,26 @@ struct tutti_error {
 };
 
 /**
- * tutti_error_set() - compose a message
+ * tutti_error_compose() - compose a message
  * @err: where to, or NULL
  * @code: a negative errno
  * @format: printf format of the sentence
- *
- * Return: @code, so that a failing path reads "return tutti_error_set(...)".
  */
-int tutti_error_set(struct tutti_error *err, int code, const char *format, ...)
+void tutti_error_compose(struct tutti_error *err, int code, const char *format, ...)
     __attribute__((format(printf, 3, 4)));
+
+/**
+ * tutti_error_set() - compose a message; its value is @code
+ *
+ * So a failing path reads "return tutti_error_set(err, -EINVAL, ...)". A macro,
+ * for compilers and analysers to see that what comes out is what went in.
+ */
+#define tutti_error_set(err, code, ...)                                                            \
+    __extension__({                                                                                \
+        const int tutti_code_ = (code);                                                            \
+        tutti_error_compose((err), tutti_code_, __VA_ARGS__);                                      \
+        tutti_code_;                                                                               \
+    })
 
 #ifdef __cplusplus
 }

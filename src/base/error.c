@@ -5,15 +5,14 @@
 #include <stdarg.h>
 #include <stdio.h>
 
-int tutti_error_set(struct tutti_error *err, int code, const char *format, ...)
+void tutti_error_compose(struct tutti_error *err, int code, const char *format, ...)
 {
     va_list arguments;
 
     if (!err)
-        return code;
+        return;
     err->code = code;
     va_start(arguments, format);
     vsnprintf(err->message, sizeof(err->message), format, arguments);
     va_end(arguments);
-    return code;
 }

@@ -160,7 +160,7 @@ int superblock_read(const struct backing *b, struct tutti_superblock *s, unsigne
                     struct tutti_error *err)
 {
     struct tutti_superblock *buffer = backing_buffer(2 * sizeof(*buffer));
-    enum superblock_state state[2];
+    enum superblock_state state[2] = {SUPERBLOCK_BLANK, SUPERBLOCK_BLANK};
     char why[2][128];
     int rc = 0;
 

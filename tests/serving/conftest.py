@@ -6,19 +6,14 @@ comes from vLLM without a connector, asked in a life of its own that stays open.
 """
 
 import random
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from model import make_tiny_model
 
-ROOT = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(ROOT))
-sys.path.insert(0, str(Path(__file__).parent))
-
-from demo.model import make_tiny_model  # noqa: E402
-from engine import Answer, Engine, Life, Tokens  # noqa: E402
+from engine import Answer, Engine, Life, Tokens
 
 MODES = ("preload", "layerwise")
 

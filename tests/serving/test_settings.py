@@ -247,7 +247,7 @@ def test_mla_on_cpu_has_no_hits(deepseek: Path, lives: Lives) -> None:
 @pytest.mark.parametrize("heads", [1, 4])
 def test_other_numbers_of_heads(heads: int, lives: Lives, tmp_path: Path) -> None:
     """Case 17: the layout comes from strides, whatever the number of KV heads."""
-    from demo.model import make_tiny_model
+    from model import make_tiny_model
 
     other = make_tiny_model(tmp_path / "model", num_key_value_heads=heads)
     with lives(model=other, dtype="bfloat16" if heads == 4 else "float32") as life:
