@@ -30,8 +30,8 @@ void *backing_buffer(size_t bytes)
     return aligned_alloc(POOL_BUFFER_ALIGNMENT, rounded);
 }
 
-int backing_error(int code, const char *doing, const char *path, uint64_t offset,
-                  struct tutti_error *err)
+void backing_describe(int code, const char *doing, const char *path, uint64_t offset,
+                      struct tutti_error *err)
 {
     const char *remedy = "see the kernel's log (dmesg)";
 
@@ -60,8 +60,8 @@ int backing_error(int code, const char *doing, const char *path, uint64_t offset
     default:
         break;
     }
-    return tutti_error_set(err, code, "%s %s, offset %" PRIu64 ": %s; %s", doing, path, offset,
-                           strerror(-code), remedy);
+    tutti_error_compose(err, code, "%s %s, offset %" PRIu64 ": %s; %s", doing, path, offset,
+                        strerror(-code), remedy);
 }
 
 int backing_read(const struct backing *b, void *data, size_t bytes, uint64_t offset)

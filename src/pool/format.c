@@ -271,6 +271,8 @@ static int format_members(struct formatting *f, struct tutti_error *err)
 
     if (count < 0)
         return count;
+    if (count == 0)
+        return tutti_error_set(err, -EINVAL, "%s: no member is named", f->options->home);
     f->members = (uint32_t)count;
     rc = member_paths_distinct(path, f->members, err);
     while (rc == 0 && f->begun < f->members) {

@@ -7,6 +7,7 @@
 #ifndef TUTTI_POOL_INTERNAL_H
 #define TUTTI_POOL_INTERNAL_H
 
+#include <errno.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -119,8 +120,14 @@ int backing_lock(const struct backing *b, struct tutti_error *err);
 int backing_read(const struct backing *b, void *data, size_t bytes, uint64_t offset);
 int backing_write(const struct backing *b, const void *data, size_t bytes, uint64_t offset);
 /** Compose a message for a failed system call on a member. Return: @code. */
-int backing_error(int code, const char *doing, const char *path, uint64_t offset,
-                  struct tutti_error *err);
+void backing_describe(int code, const char *doing, const char *path, uint64_t offset,
+                      struct tutti_error *err);
+#define backing_error(code, doing, path, offset, err)                                              \
+    __extension__({                                                                                \
+        const int backing_code_ = (code);                                                          \
+        backing_describe(backing_code_, (doing), (path), (offset), (err));                         \
+        backing_code_ < 0 ? backing_code_ : -EIO;                                                  \
+    })
 /** Aligned memory for direct I/O; free() it. */
 void *backing_buffer(size_t bytes);
 

@@ -205,6 +205,9 @@ void recorder_crash(size_t at, uint64_t seed, unsigned lands,
         image[f] = malloc(rec.size[f]);
         memcpy(image[f], rec.durable[f], rec.size[f]);
     }
+    for (size_t k = at; k < end && k < rec.entries; k++)
+        if (rec.entry[k].file < 0)
+            end = k; /* what comes behind a flush was not begun before its end */
     for (size_t k = rec.advanced; k < end && k < rec.entries; k++)
         if (rec.entry[k].file >= 0 && rec.entry[k].data && count < 4096)
             maybe[count++] = k;

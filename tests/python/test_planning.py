@@ -2,6 +2,7 @@
 """The scheduler's half against a toy directory: what is planned, when, and what is given up."""
 
 import hashlib
+import time
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,9 @@ class Thing:
 
     def __init__(self, **fields: Any) -> None:
         self.__dict__.update(fields)
+
+    def __getattr__(self, name: str) -> Any:
+        raise AttributeError(name)
 
 
 class ToyMatch:
@@ -103,6 +107,8 @@ class ToyDirectory:
 class Request(Thing):
     """What vLLM's Request shows of itself."""
 
+    num_computed_tokens: int
+
     def __init__(self, name: str, tokens: list[int], **fields: Any) -> None:
         super().__init__(
             request_id=name,
@@ -132,7 +138,7 @@ class Bench:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, mode: str = "preload") -> None:
         self.now = 100.0
-        monkeypatch.setattr(scheduler.time, "monotonic", lambda: self.now)
+        monkeypatch.setattr(time, "monotonic", lambda: self.now)
         monkeypatch.setattr(_tutti, "disabled", lambda home: self.switch)
         self.switch: str | None = None
         config = Thing(

@@ -235,7 +235,7 @@ class Engine:
 
     def slots(self, prompt: Tokens) -> list[Any]:
         """The transfers of a prompt's visible blocks, by the engine's own hashes."""
-        from tutti_kv.scheduler import HASH_BYTES
+        from tutti_kv.sequence import HASH_BYTES
 
         hashes = b"".join(self.hashes(prompt))
         directory = self.half._directory
@@ -315,7 +315,7 @@ def _bend(two_batches: bool) -> None:
     """
     from vllm.platforms.cpu import CpuPlatform
 
-    check = CpuPlatform.check_and_update_config.__func__  # type: ignore[attr-defined]
+    check = CpuPlatform.check_and_update_config.__func__
 
     def keep(cls: Any, vllm_config: Any) -> None:
         check(cls, vllm_config)

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from conftest import MODES, Lives, Reference, Shared, prompt
+from tutti_kv.metadata import Plan
 
 from engine import Answer, Engine, Life, LifeError, Tokens
 
@@ -77,7 +78,8 @@ WINDOW = {"abort": abort, "preempt": preempt, "share": nothing, "together": noth
 def family(seed: int) -> tuple[Tokens, Tokens, Tokens, Tokens]:
     """A prompt of 20 blocks and three with other tails."""
     head = prompt(seed, 640)
-    return (head, *(head + prompt(seed + i, 30 + 10 * i) for i in (1, 2, 3)))
+    first, second, third = (head + prompt(seed + i, 30 + 10 * i) for i in (1, 2, 3))
+    return head, first, second, third
 
 
 def between(engine: Engine, what: str, seed: int) -> tuple[list[Answer | None], list[list[int]]]:
@@ -95,7 +97,12 @@ def between(engine: Engine, what: str, seed: int) -> tuple[list[Answer | None], 
     engine.scheduler.scheduler_config.long_prefill_token_threshold = 32
     loads: list[int] = []
     bind = engine.worker.bind
-    engine.worker.bind = lambda plan: (loads.extend([plan.step] * len(plan.loads)), bind(plan))[1]
+
+    def watched(plan: Plan) -> None:
+        loads.extend([plan.step] * len(plan.loads))
+        bind(plan)
+
+    engine.worker.bind = watched
     name = engine.submit(first)
     other = engine.submit(second) if what == "together" else ""
     if core.batch_queue is not None:

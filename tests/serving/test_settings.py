@@ -74,9 +74,9 @@ def test_switch_without_restart(lives: Lives, tmp_path: Path, reference: Referen
         for change in (None, _tutti.disable, None, _tutti.enable):
             engine.drop_local()
             if change is _tutti.disable:
-                change(str(tmp_path / "pool"), "a test")
-            elif change is not None:
-                change(str(tmp_path / "pool"))
+                _tutti.disable(str(tmp_path / "pool"), "a test")
+            elif change is _tutti.enable:
+                _tutti.enable(str(tmp_path / "pool"))
             wait(engine)
             engine.ask([1, 2, 3], n=1)
             engine.drop_local()

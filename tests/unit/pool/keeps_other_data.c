@@ -75,7 +75,9 @@ static void an_empty_file_and_a_link(void **state)
     assert_true(S_ISLNK(st.st_mode)); /* the link stays, the file behind it is the pool */
     assert_int_equal(stat(path, &st), 0);
     assert_int_equal(st.st_size, 5 * MIB);
-    assert_int_equal(symlink("/nowhere/at/all", fixture_path(folder, "dangling")), 0);
+    free(name);
+    name = fixture_path(folder, "dangling");
+    assert_int_equal(symlink("/nowhere/at/all", name), 0);
     members[0] = "/dev/null";
     assert_int_equal(format(&options, &err), -EINVAL);
     assert_non_null(strstr(err.message, "neither"));
