@@ -10,6 +10,7 @@ In the child a test's function gets an Engine: it asks, steps, aborts, looks at 
 halves of the connector and at the pool's files.
 """
 
+import gc
 import multiprocessing
 import os
 import signal
@@ -35,6 +36,8 @@ ENVIRONMENT = {
     "TORCHDYNAMO_DISABLE": "1",
     "PYTHONUNBUFFERED": "1",
 }
+# The process that lives are forked from imports torch, which looks at some of them once.
+os.environ.update(ENVIRONMENT)
 PRELOAD = [
     "vllm.entrypoints.llm",
     "vllm.v1.engine.core",
@@ -331,6 +334,9 @@ def _live(channel: Connection, log: str, environment: dict[str, str], options: A
     os.dup2(file, 1)
     os.dup2(file, 2)
     os.environ.update(environment)
+    # What was imported before the fork is not looked through at each end (vLLM would thaw it).
+    gc.freeze()
+    gc.unfreeze = lambda: None
     try:
         from vllm import LLM
 

@@ -179,7 +179,8 @@ def test_between_failure_and_its_processing(
 
 
 def break_eviction(engine: Engine) -> None:
-    engine.half._evict_local = lambda invalid: None
+    spoilt = engine.half._loads.spoilt
+    engine.half._loads.spoilt = lambda invalid: spoilt(invalid) and set()
 
 
 def test_control_without_own_eviction_wrong_tokens_are_served(
