@@ -23,7 +23,7 @@ from lives import Lives
 from model import make_scale_model
 from progress import Progress
 from question import make_question
-from report import Result, closing_line, machine, show_table
+from report import Result, closing_line, draw_picture, machine, show_table
 from rich.console import Console
 
 HERE = Path(__file__).resolve().parent
@@ -47,6 +47,7 @@ def arguments() -> argparse.Namespace:
     )
     parser.add_argument("--keep", action="store_true", help="leave the pool where it is")
     parser.add_argument("--json", type=Path, help="write every figure to this file")
+    parser.add_argument("--picture", type=Path, help="draw the result into this SVG file")
     parser.add_argument("--dry", action="store_true", help=argparse.SUPPRESS)  # no connector
     return parser.parse_args()
 
@@ -123,6 +124,8 @@ def main() -> int:
         options.json.parent.mkdir(parents=True, exist_ok=True)
         figures = {"machine": machine(), **result.as_dict()}
         options.json.write_text(json.dumps(figures, indent=2) + "\n")
+    if options.picture is not None and not options.dry:
+        draw_picture(result, options.picture)
     passed, line = closing_line(result)
     console.print(line, markup=False, highlight=False)
     return 0 if passed else 1

@@ -5,8 +5,10 @@ Responsible for: what counts as a pass, and how figures are printed. Must not kn
 about (demo/lives.py).
 """
 
+import io
 import os
 import platform
+import re
 import statistics
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
@@ -16,6 +18,8 @@ from typing import Any
 
 from disk import PATTERN
 from lives import Asked
+from rich._export_format import CONSOLE_SVG_FORMAT
+from rich.bar import Bar
 from rich.console import Console
 from rich.table import Table
 
@@ -164,6 +168,34 @@ def show_table(console: Console, result: Result, pool: Path) -> None:
     row("one byte flipped: detected", yes(result.damage_detected), "negative control, life 4")
     row("one byte flipped: same tokens", yes(result.damage_same_tokens), "recomputed instead")
     console.print(table)
+
+
+def draw_picture(result: Result, path: Path) -> None:
+    """The same as a picture: bars of the times to the first token, and the facts below."""
+    bars = Table.grid(padding=(0, 2))
+    bars.title = f"Time to the first token of a {result.prompt_tokens:,}-token prompt"
+    rows = [("recomputed", result.recompute_s), ("from disk, after kill -9", result.disk_s)]
+    if result.memory:
+        rows.append(("pool in memory", statistics.median(times(result.memory))))
+    if result.raw_s:
+        rows.append(("the bytes at raw speed", statistics.median(result.raw_s)))
+    for name, seconds in rows:
+        bar = Bar(size=result.recompute_s, begin=0, end=seconds, width=50, color="cyan")
+        bars.add_row(name, bar, f"{seconds:.2f} s")
+    console = Console(record=True, width=96, file=io.StringIO(), force_terminal=True)
+    console.print(bars)
+    facts = machine()
+    console.print(
+        f"\n{result.whole_blocks:,} of {result.prompt_tokens:,} tokens from disk, every byte"
+        f" verified; same tokens: {'yes' if result.same_tokens else 'NO'};"
+        f" one byte flipped: {'detected' if result.damage_detected else 'NOT DETECTED'}"
+        f"\nvLLM on {facts['cores']} cores of {facts['cpu']}, {facts['date'][:10]}",
+        highlight=False,
+    )
+    # No web fonts: a picture that a reader's browser draws with what it has.
+    code = re.sub(r"@font-face \{\{.*?\}\}", "", CONSOLE_SVG_FORMAT, flags=re.DOTALL)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    console.save_svg(str(path), title="make demo", code_format=code)
 
 
 def closing_line(result: Result) -> tuple[bool, str]:

@@ -15,21 +15,16 @@ from typing import Any, Literal, get_args
 Mode = Literal["auto", "preload", "layerwise"]
 OnError = Literal["fail", "disable"]
 
+# As the command line has them: K and KiB are 1024, KB is 1000.
 _UNITS = {
     "": 1,
     "B": 1,
-    "K": 10**3,
-    "KB": 10**3,
-    "M": 10**6,
-    "MB": 10**6,
-    "G": 10**9,
-    "GB": 10**9,
-    "T": 10**12,
-    "TB": 10**12,
-    "KIB": 1 << 10,
-    "MIB": 1 << 20,
-    "GIB": 1 << 30,
-    "TIB": 1 << 40,
+    **{f"{letter}B": 10 ** (3 * i) for i, letter in enumerate("KMGTP", 1)},
+    **{
+        f"{letter}{rest}": 1 << (10 * i)
+        for i, letter in enumerate("KMGTP", 1)
+        for rest in ("", "IB")
+    },
 }
 _PLACEHOLDER = re.compile(r"\{([^}]*)\}")
 

@@ -170,6 +170,30 @@ static int check_planes(const struct group *g, const struct tutti_kv_plane *plan
     return 0;
 }
 
+/** Whether all blocks may go straight between member and memory; the reason in @err if not. */
+static bool blocks_aligned(const struct tutti_serve *serve, const struct group *g,
+                           struct tutti_error *err)
+{
+    uint32_t alignment = g->placement.alignment;
+    struct tutti_pool_info info;
+
+    tutti_pool_info(serve->pool, &info);
+    for (uint32_t i = 0; info.direct && i < g->geometry.layers * g->geometry.parts; i++) {
+        const struct tutti_kv_plane *p = &g->planes[i];
+
+        if ((p->base | p->block_stride | g->geometry.object_bytes) % alignment == 0)
+            continue;
+        tutti_error_set(err, 0,
+                        "KV memory of layer %u: blocks of %llu bytes, %llu apart, from 0x%llx on, "
+                        "are not aligned to the pool's %u bytes: transfers are staged",
+                        i / g->geometry.parts, (unsigned long long)g->geometry.object_bytes,
+                        (unsigned long long)p->block_stride, (unsigned long long)p->base,
+                        alignment);
+        return false;
+    }
+    return true;
+}
+
 int tutti_serve_register(struct tutti_serve *serve, uint32_t group,
                          const struct tutti_kv_plane *planes, uint32_t blocks,
                          const struct tutti_kv_region *regions, uint32_t region_count,
@@ -211,7 +235,7 @@ int tutti_serve_register(struct tutti_serve *serve, uint32_t group,
     }
     g->blocks = blocks;
     g->registered = true;
-    return direct;
+    return direct && blocks_aligned(serve, g, err);
 }
 
 const char *tutti_serve_engine(const struct tutti_serve *serve)

@@ -1,13 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """Keys of kv_connector_extra_config: sizes, paths, and every mistake with its sentence."""
 
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tutti_kv.config import ConfigError, check_parallel, parse, parse_size
+from tutti_kv.config import Config, ConfigError, check_parallel, parse, parse_size
 
 
 @pytest.mark.parametrize(
@@ -16,7 +17,8 @@ from tutti_kv.config import ConfigError, check_parallel, parse, parse_size
         ("200GiB", 200 << 30),
         ("1.5TB", 1_500_000_000_000),
         ("64 MiB", 64 << 20),
-        ("4k", 4000),
+        ("4k", 4096),
+        ("4KB", 4000),
         ("4096", 4096),
         (4096, 4096),
         ("1_000B", 1000),
@@ -92,3 +94,10 @@ def test_shared_paths_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="replicas would share one pool"):
         check_parallel(parse({"pool": "/x"}), 1, 2)
     check_parallel(parse({"pool": "/x{dp}"}), 1, 2)
+
+
+def test_every_key_is_in_the_guide() -> None:
+    guide = (Path(__file__).resolve().parents[2] / "docs" / "operators-guide.md").read_text()
+    rows = [line for line in guide.splitlines() if line.startswith("| `")]
+    for field in fields(Config):
+        assert any(f"`{field.name}`" in row.split("|")[1] for row in rows), field.name
