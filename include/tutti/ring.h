@@ -147,6 +147,13 @@ struct tutti_iocb {
  */
 int tutti_ring_new(uint32_t depth, uint32_t consumers, struct tutti_ring **ring,
                    struct tutti_error *err);
+
+/**
+ * tutti_ring_free() - free it; NULL is allowed
+ *
+ * Every consumer has been joined and no call is under way: a wait that returned
+ * is not enough, since the last consumer still looks for whom to wake.
+ */
 void tutti_ring_free(struct tutti_ring *ring);
 
 /** Take an IOCB, zeroed (wait_for = TUTTI_NO_IOCB). NULL when all are taken. Producer only. */

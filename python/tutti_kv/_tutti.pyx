@@ -460,6 +460,7 @@ cdef class Pool:
     """An open pool of one rank; see pool.h."""
 
     cdef tutti_pool *raw
+    cdef int serves
 
     @staticmethod
     def format(home, *, members=(), uint32_t rank=0, uint32_t ranks=1, uint64_t size=0,
@@ -511,6 +512,8 @@ cdef class Pool:
 
     def close(self):
         cdef tutti_pool *raw = self.raw
+        if self.serves:
+            raise ValueError("a Serve uses the pool: close that first")
         self.raw = NULL
         with nogil:
             tutti_pool_close(raw)
@@ -833,7 +836,9 @@ cdef Result result_of(const tutti_result *raw):
 
 
 cdef uint64_t nanoseconds(double seconds):
-    return <uint64_t>(seconds * 1e9) if seconds > 0 else 0
+    if not seconds > 0:
+        return 0
+    return <uint64_t>(seconds * 1e9) if seconds < 1e9 else <uint64_t>-1  # no bound
 
 
 cdef class Serve:
@@ -875,6 +880,7 @@ cdef class Serve:
         with nogil:
             rc = tutti_serve_open(&options, &self.raw, &err)
         check(rc, &err, "serve")
+        pool.serves += 1
 
     cdef tutti_serve *get(self) except NULL:
         if self.raw is NULL:
@@ -884,9 +890,12 @@ cdef class Serve:
     def close(self):
         """End or cancel everything; sessions that are still held turn void."""
         cdef tutti_serve *raw = self.raw
+        if raw is NULL:
+            return
         self.raw = NULL
         with nogil:
             tutti_serve_close(raw)
+        self.pool.serves -= 1
 
     def __dealloc__(self):
         tutti_serve_close(self.raw)

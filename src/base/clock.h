@@ -14,4 +14,10 @@ static inline uint64_t tutti_clock_now(void)
     return (uint64_t)t.tv_sec * UINT64_C(1000000000) + (uint64_t)t.tv_nsec;
 }
 
+/** @now + @ns, which may be without bound. */
+static inline uint64_t tutti_clock_after(uint64_t now, uint64_t ns)
+{
+    return ns > UINT64_MAX - now ? UINT64_MAX : now + ns;
+}
+
 #endif

@@ -102,8 +102,10 @@ static void sleep_until_needed(struct member *m)
 
     if (!tutti_ring_sleep(m->ring, m->number, holding))
         return;
-    /* After the flag of tutti_ring_sleep(): what became ready before it wakes nobody. */
-    if (!holding || !task_any_ready(m))
+    /* After the flag of tutti_ring_sleep(): what became ready before it wakes nobody. And mail
+     * again: a bell after read_mail() may have ended the backend's read of the eventfd, and
+     * collect() took that end. A bell after this look ends the wait. */
+    if (!tutti_load_relaxed(&m->mail) && (!holding || !task_any_ready(m)))
         m->type->wait(m->backend, m->polls ? POLL_NS : UINT64_MAX);
     tutti_ring_awake(m->ring, m->number);
 }

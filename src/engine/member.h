@@ -71,6 +71,7 @@ struct task {
     uint64_t sequence;
     uint8_t class_;
     bool started;
+    bool held; /* stepped over because what it waits for was not ready */
     bool direct;
     bool expanded;
     uint32_t cursor;

@@ -190,7 +190,8 @@ static enum look look_at(struct member *m, struct task *t)
         return GIVE_UP;
     if (t->started)
         return GO;
-    if (!tutti_ring_ready(m->ring, t->index)) {
+    t->held = !tutti_ring_ready(m->ring, t->index);
+    if (t->held) {
         m->stepped_over = true;
         m->polls = m->polls || t->iocb->ready;
         return STEP_OVER;
@@ -295,7 +296,7 @@ bool task_any_ready(struct member *m)
 {
     for (uint32_t c = 0; c < TUTTI_CLASSES; c++)
         for (struct task *t = m->class_list[c].first; t; t = t->next)
-            if (!t->started &&
+            if (t->held && !t->started &&
                 (tutti_ring_cancelled(m->ring, t->index) || tutti_ring_ready(m->ring, t->index)))
                 return true;
     return false;

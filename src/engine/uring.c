@@ -100,10 +100,32 @@ static int uring_open(const struct backend_options *o, struct backend **out,
     return 0;
 }
 
+/** Cancel the standing read and see its end. Return: whether it ended in a second. */
+static bool end_wakeup(struct uring *u)
+{
+    struct __kernel_timespec second = {.tv_sec = 1};
+    struct io_uring_sqe *sqe = io_uring_get_sqe(&u->ring);
+    struct io_uring_cqe *cqe;
+
+    if (!sqe)
+        return false;
+    io_uring_prep_cancel(sqe, NULL, 0); /* the read has no user data, the commands have */
+    io_uring_sqe_set_data(sqe, u);
+    io_uring_submit(&u->ring);
+    while (u->wakeup_armed && io_uring_wait_cqe_timeout(&u->ring, &cqe, &second) == 0) {
+        u->wakeup_armed = io_uring_cqe_get_data(cqe) != NULL;
+        io_uring_cqe_seen(&u->ring, cqe);
+    }
+    return !u->wakeup_armed;
+}
+
 static void uring_close(struct backend *b)
 {
     struct uring *u = uring_of(b);
 
+    /* The standing read of the eventfd writes to our memory: it ends before we do. */
+    if (u->wakeup_armed && !end_wakeup(u))
+        return; /* better lost than written to */
     io_uring_queue_exit(&u->ring);
     free(u);
 }

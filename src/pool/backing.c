@@ -206,6 +206,7 @@ int backing_adopt(struct backing *b, int fd, const char *path, struct tutti_erro
 
     memset(b, 0, sizeof(*b));
     b->fd = fd;
+    b->opener = getpid();
     b->path = strdup(path);
     if (!b->path)
         rc = tutti_error_set(err, -ENOMEM, "%s: no memory", path);
@@ -264,17 +265,19 @@ int backing_open(struct backing *b, const char *path, bool write, struct tutti_e
 
 /*
  * The lock is let go by name: an io_uring that was closed just now may hold the
- * open file some ten milliseconds longer than we do.
+ * open file some ten milliseconds longer than we do. But not in a forked child,
+ * whose descriptor is the parent's.
  */
 void backing_close(struct backing *b)
 {
     struct flock lock = {.l_type = F_UNLCK, .l_whence = SEEK_SET};
 
-    if (b->fd >= 0) {
+    if (b->fd >= 0 && b->opener == getpid()) {
         fcntl(b->fd, F_OFD_SETLK, &lock);
         flock(b->fd, LOCK_UN);
-        close(b->fd);
     }
+    if (b->fd >= 0)
+        close(b->fd);
     free(b->path);
     b->fd = -1;
     b->path = NULL;

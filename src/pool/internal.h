@@ -40,6 +40,7 @@
  */
 struct backing {
     int fd;
+    pid_t opener; /* a forked child shares the lock, and must not let it go */
     char *path;
     uint64_t bytes;
     uint32_t logical;

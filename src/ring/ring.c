@@ -144,8 +144,10 @@ struct tutti_iocb *tutti_ring_get(struct tutti_ring *ring, uint32_t *index)
     e = &ring->entry[*index];
     memset(iocb, 0, sizeof(*iocb));
     iocb->wait_for = TUTTI_NO_IOCB;
-    tutti_store_relaxed(&e->state, TAKEN);
-    tutti_store_relaxed(&e->turn, e->turn + 1);
+    tutti_store_relaxed(&e->state, TAKEN); /* nobody acts on it but the producer */
+    /* Release: ready() of who waits for an earlier life may see this turn first; passes on what
+     * put() acquired. */
+    tutti_store_release(&e->turn, e->turn + 1);
     return iocb;
 }
 
@@ -214,7 +216,9 @@ int tutti_ring_issue(struct tutti_ring *ring, uint32_t index)
     e = &ring->entry[index];
     e->after = ring->iocb[index].wait_for;
     if (e->after != TUTTI_NO_IOCB) {
-        e->after_turn = tutti_load_relaxed(&ring->entry[e->after].turn);
+        /* Acquire: pairs with finish(). What has completed is not waited for; what it did is
+         * passed on through tail. */
+        e->after_turn = tutti_load_acquire(&ring->entry[e->after].turn);
         if (e->after_turn & 1)
             e->after = TUTTI_NO_IOCB;
     }
@@ -223,8 +227,9 @@ int tutti_ring_issue(struct tutti_ring *ring, uint32_t index)
     tutti_store_relaxed(&e->remaining, ring->consumers);
     tutti_store_relaxed(&e->state, ISSUED);
 
-    /* A place is written again only when its IOCB was put back, so every consumer had taken it:
-     * at most depth IOCBs are out. */
+    /* This place was written depth issues ago. At most depth IOCBs are out, so that one or a later
+     * one was put back; consumers take in order, so all had read the place, and put() acquired
+     * that. */
     ring->queue[ring->tail & (ring->depth - 1)] = index;
     /* Release: the IOCB and its place in the queue; pairs with the acquire in take(). */
     tutti_store_release(&ring->tail, ring->tail + 1);
@@ -258,7 +263,7 @@ int tutti_ring_wait(struct tutti_ring *ring, uint32_t index, uint64_t timeout_ns
     if (timeout_ns == 0)
         return -ETIMEDOUT;
     now = tutti_clock_now();
-    deadline = timeout_ns > UINT64_MAX - now ? UINT64_MAX : now + timeout_ns;
+    deadline = tutti_clock_after(now, timeout_ns);
     tutti_add_relaxed(&e->waiters, 1);
     /* Dekker with finish(): we count ourselves before we look at the turn, they turn before they
      * look at the count. */
@@ -323,8 +328,8 @@ int tutti_ring_put(struct tutti_ring *ring, uint32_t index)
     if (index >= ring->depth || state == UNUSED)
         return -EINVAL;
     if (state == TAKEN)
-        tutti_store_relaxed(&e->turn, e->turn + 1);
-    else if (!tutti_ring_done(ring, index)) /* acquire: all consumers are through with it */
+        tutti_store_release(&e->turn, e->turn + 1); /* as in get() */
+    else if (!tutti_ring_done(ring, index))         /* acquire: all consumers are through with it */
         return -EBUSY;
     tutti_store_relaxed(&e->state, UNUSED);
     ring->unused[ring->unused_count++] = index;

@@ -12,6 +12,8 @@
 #ifndef TUTTI_SERVE_INTERNAL_H
 #define TUTTI_SERVE_INTERNAL_H
 
+#include <sys/types.h>
+
 #include "tutti/sched.h"
 #include "tutti/serve.h"
 
@@ -66,6 +68,7 @@ struct tutti_store {
 };
 
 struct tutti_serve {
+    pid_t opener; /* threads do not follow a fork: a child has nothing to close */
     struct tutti_pool *pool;
     const struct tutti_device *device;
     struct tutti_ring *ring;

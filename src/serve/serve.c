@@ -10,6 +10,7 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "base/clock.h"
 
@@ -56,6 +57,7 @@ int tutti_serve_open(const struct tutti_serve_options *o, struct tutti_serve **o
     if (!serve)
         return tutti_error_set(err, -ENOMEM, "no memory to serve a pool");
     tutti_pool_info(o->pool, &info);
+    serve->opener = getpid();
     serve->pool = o->pool;
     serve->device = o->device ? o->device : &tutti_device_host;
     serve->verify = !o->unverified;
@@ -107,7 +109,7 @@ static void count_written(struct tutti_serve *serve)
 
 void tutti_serve_close(struct tutti_serve *serve)
 {
-    if (!serve)
+    if (!serve || serve->opener != getpid())
         return;
     end_all(serve->retrieves);
     end_all(serve->stores);

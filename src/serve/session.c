@@ -283,7 +283,7 @@ static int step_forward(struct session *s, uint64_t deadline)
 
 int session_wait_step(struct session *s, uint32_t step, uint64_t timeout_ns)
 {
-    uint64_t deadline = tutti_clock_now() + timeout_ns;
+    uint64_t deadline = tutti_clock_after(tutti_clock_now(), timeout_ns);
 
     session_advance(s);
     while (!s->ended && s->collected <= step)

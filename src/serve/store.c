@@ -87,7 +87,7 @@ static bool reads_any(const struct session *s, const uint32_t *blocks, uint32_t 
 int tutti_serve_fence(struct tutti_serve *serve, const uint32_t *blocks, uint32_t count,
                       uint64_t timeout_ns)
 {
-    uint64_t deadline = tutti_clock_now() + timeout_ns;
+    uint64_t deadline = tutti_clock_after(tutti_clock_now(), timeout_ns);
     bool read = false;
     int touched = 0;
 

@@ -91,6 +91,24 @@ static void close_in_the_middle_ends(void **state)
     rig_remove(&r);
 }
 
+/* A close right after an end: no bell gets lost between a thread's look and its sleep. */
+static void close_right_after_an_end(void **state)
+{
+    struct rig r;
+    (void)state;
+
+    alarm(60);
+    rig_make(&r, engine, NULL);
+    for (uint32_t round = 0; round < 100; round++) {
+        assert_int_equal(rig_store(&r, 2 * round, 0, 1), 1);
+        rig_close(&r);
+        rig_open(&r, engine, NULL);
+    }
+    alarm(0);
+    rig_close(&r);
+    rig_remove(&r);
+}
+
 /* More steps than the ring has entries: issued as room comes back, no deadlock. */
 static void a_small_ring_is_enough(void **state)
 {
@@ -125,6 +143,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(fence_ends_the_stores_of_its_blocks),
         cmocka_unit_test(cancelled_retrieve_ends),
         cmocka_unit_test(close_in_the_middle_ends),
+        cmocka_unit_test(close_right_after_an_end),
         cmocka_unit_test(a_small_ring_is_enough),
     };
 
