@@ -238,6 +238,15 @@ def test_check_finds_nothing_wrong(filled: Path) -> None:
     assert "every layer agrees" in run("check", filled, "--data").stdout
 
 
+def test_strangers_are_named(filled: Path) -> None:
+    assert answer("check", filled)["strangers"] == []
+    stranger = filled / "notes.txt"
+    stranger.touch()
+    assert answer("check", filled)["strangers"] == ["notes.txt"]
+    assert "notes.txt: not of this pool" in run("check", filled).stdout
+    stranger.unlink()
+
+
 def test_a_flipped_byte_is_named(filled: Path) -> None:
     flip(filled, layer=2, part=1, block=5)
     assert answer("check", filled)["bad_slots"] == 0, "the records are whole"

@@ -5,7 +5,9 @@
  * Responsible for: running tutti_pool_check() over all ranks and naming what
  * is bad. Must not repair: a bad slot is a miss for whoever serves from it.
  */
+#include <dirent.h>
 #include <errno.h>
+#include <fnmatch.h>
 #include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
@@ -146,8 +148,43 @@ static int check_rank(struct run *run, struct totals *totals, uint32_t *ranks,
     return 0;
 }
 
-static void print_totals(const struct arguments *a, const struct totals *t, uint32_t ranks)
+/* Every file that a pool's folder may hold (docs/format.md, section 2). */
+static bool is_known(const char *name)
 {
+    static const char *const known[] = {"secret",       "disabled",     "rank*.member*.tutti",
+                                        "*.formatting", "weights.json", "weights.json.*",
+                                        "scan.rank*"};
+
+    for (size_t i = 0; i < sizeof(known) / sizeof(known[0]); i++)
+        if (fnmatch(known[i], name, 0) == 0)
+            return true;
+    return false;
+}
+
+/* Files in the pool's folder that are not the pool's: nobody reads them, and they take room. */
+static json_t *find_strangers(const char *pool)
+{
+    json_t *names = json_array();
+    DIR *folder = opendir(pool);
+    const struct dirent *entry;
+
+    while (folder && (entry = readdir(folder)))
+        if (strcmp(entry->d_name, ".") != 0 && strcmp(entry->d_name, "..") != 0 &&
+            !is_known(entry->d_name))
+            json_array_append_new(names, json_string(entry->d_name));
+    if (folder)
+        closedir(folder);
+    return names;
+}
+
+static void print_totals(const struct arguments *a, const struct totals *t, uint32_t ranks,
+                         json_t *strangers)
+{
+    json_t *name;
+    size_t i;
+
+    json_array_foreach(strangers, i, name)
+        printf("%s/%s: not of this pool\n", a->pool, json_string_value(name));
     printf("%s: %u rank%s; records: %" PRIu64 " valid, %" PRIu64 " empty, %" PRIu64
            " torn, %" PRIu64 " void, %" PRIu64 " of others\n",
            a->pool, ranks, ranks == 1 ? "" : "s", t->report.valid, t->report.empty, t->report.torn,
@@ -168,6 +205,7 @@ int command_check(int argc, char **argv)
     struct totals totals = {0};
     struct tutti_error err = {0};
     uint32_t ranks = 1;
+    json_t *strangers;
 
     argp_parse(&parser, argc, argv, 0, NULL, &a);
     run.bad = json_array();
@@ -183,16 +221,19 @@ int command_check(int argc, char **argv)
             return cannot(&a.common, &err);
         }
     }
+    strangers = find_strangers(a.pool);
     if (a.common.json) {
         print_json(json_pack(
-            "{s:s, s:s, s:i, s:b, s:I, s:o, s:I, s:I, s:I, s:I, s:I}", "command", "check", "pool",
-            a.pool, "ranks", (int)ranks, "data", (int)a.data, "bad_slots", (json_int_t)totals.bad,
-            "bad", run.bad, "valid", (json_int_t)totals.report.valid, "empty",
-            (json_int_t)totals.report.empty, "torn", (json_int_t)totals.report.torn, "void",
-            (json_int_t)totals.report.void_, "alien", (json_int_t)totals.report.alien));
+            "{s:s, s:s, s:i, s:b, s:o, s:I, s:o, s:I, s:I, s:I, s:I, s:I}", "command", "check",
+            "pool", a.pool, "ranks", (int)ranks, "data", (int)a.data, "strangers", strangers,
+            "bad_slots", (json_int_t)totals.bad, "bad", run.bad, "valid",
+            (json_int_t)totals.report.valid, "empty", (json_int_t)totals.report.empty, "torn",
+            (json_int_t)totals.report.torn, "void", (json_int_t)totals.report.void_, "alien",
+            (json_int_t)totals.report.alien));
     } else {
-        print_totals(&a, &totals, ranks);
+        print_totals(&a, &totals, ranks, strangers);
         json_decref(run.bad);
+        json_decref(strangers);
     }
     return totals.bad ? FOUND_BAD : DONE;
 }
