@@ -19,6 +19,7 @@
 
 /* Both ways: the last of several to arrive sees what the others wrote. */
 #define tutti_sub_acq_rel(p, v) __atomic_sub_fetch((p), (v), __ATOMIC_ACQ_REL)
+/* One of several changes it; *expected tells what was there. */
 #define tutti_compare_swap(p, expected, desired)                                                   \
     __atomic_compare_exchange_n((p), (expected), (desired), 0, __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE)
 

@@ -16,6 +16,7 @@
 #include <unistd.h>
 
 #include "engine/member.h"
+#include "base/atomics.h"
 
 #define DEFAULT_COMMAND_BYTES ((size_t)1 << 20)
 #define DEFAULT_QUEUE_BYTES ((size_t)32 << 20)
@@ -259,9 +260,10 @@ void tutti_engine_counters(const struct tutti_engine *e, struct tutti_engine_cou
         const struct member *m = &e->member[i];
         const uint64_t *from = (const uint64_t *)(const void *)&m->counters;
 
+        /* Relaxed: numbers that order nothing; one writer each. */
         for (size_t k = 0; k < sizeof(*sum) / sizeof(*to); k++)
-            to[k] += __atomic_load_n(&from[k], __ATOMIC_RELAXED);
-        sum->system_calls += __atomic_load_n(&m->backend->system_calls, __ATOMIC_RELAXED);
+            to[k] += tutti_load_relaxed(&from[k]);
+        sum->system_calls += tutti_load_relaxed(&m->backend->system_calls);
     }
 }
 

@@ -15,6 +15,7 @@
 #include <sys/uio.h>
 #include <unistd.h>
 
+#include "base/atomics.h"
 #include "base/clock.h"
 
 /** What a stretch held before it was written; newest first. */
@@ -329,7 +330,7 @@ static uint32_t fault_reap(struct backend *b, struct command **ended, uint32_t m
         ended[n++] = f->ended;
         f->ended = f->ended->next;
     }
-    __atomic_store_n(&b->system_calls, f->inner->system_calls, __ATOMIC_RELAXED);
+    tutti_store_relaxed(&b->system_calls, f->inner->system_calls); /* a number; one writer */
     return n;
 }
 

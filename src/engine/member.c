@@ -66,6 +66,8 @@ static void read_mail(struct member *m)
 {
     struct letter *letter;
 
+    /* Relaxed: set before the write to the eventfd, so who read that count sees it. What it
+     * announces is under the lock. */
     if (!tutti_load_relaxed(&m->mail))
         return;
     pthread_mutex_lock(&m->lock);
@@ -210,7 +212,7 @@ static void ring_the_bell(struct member *m)
     uint64_t one = 1;
     ssize_t rc;
 
-    tutti_store_relaxed(&m->mail, true);
+    tutti_store_relaxed(&m->mail, true); /* as in read_mail() */
     rc = write(m->options.wakeup, &one, sizeof(one));
     (void)rc;
 }

@@ -29,6 +29,7 @@
 #include "engine/backend.h"
 #include "engine/staging.h"
 #include "tutti/engine.h"
+#include "base/atomics.h"
 
 enum {
     MEMBER_COMMANDS = 256,
@@ -203,7 +204,7 @@ void member_io_error(struct member *m, int code, const char *what, uint64_t offs
 /** Add to a counter: one writer, so a plain addition and a whole store. */
 static inline void member_count(uint64_t *counter, uint64_t by)
 {
-    __atomic_store_n(counter, *counter + by, __ATOMIC_RELAXED);
+    tutti_store_relaxed(counter, *counter + by);
 }
 
 /* task.c */
@@ -277,13 +278,13 @@ static inline struct tutti_record *map_record(const struct tutti_map *map, uint3
 /* A position's status: this thread writes it, the ring's last finisher may read it meanwhile. */
 static inline uint8_t map_status(const struct tutti_map *map, uint32_t position)
 {
-    return __atomic_load_n(&map->status[position], __ATOMIC_RELAXED);
+    return tutti_load_relaxed(&map->status[position]);
 }
 
 static inline void map_fail(const struct tutti_map *map, uint32_t position, int error)
 {
     if (map_status(map, position) == 0)
-        __atomic_store_n(&map->status[position], (uint8_t)error, __ATOMIC_RELAXED);
+        tutti_store_relaxed(&map->status[position], (uint8_t)error);
 }
 
 #endif

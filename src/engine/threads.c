@@ -8,6 +8,7 @@
  * the ring, and only while it sleeps.
  */
 #include "engine/backend.h"
+#include "base/atomics.h"
 
 #include <errno.h>
 #include <poll.h>
@@ -218,7 +219,7 @@ static void threads_wait(struct backend *b, uint64_t timeout_ns)
     pthread_mutex_unlock(&t->lock);
     if (!nothing)
         return;
-    __atomic_store_n(&t->base.system_calls, t->base.system_calls + 1, __ATOMIC_RELAXED);
+    tutti_store_relaxed(&t->base.system_calls, t->base.system_calls + 1); /* a number; one writer */
     if (ppoll(&p, 1, timeout_ns == UINT64_MAX ? NULL : &bound, NULL) > 0)
         rc = read(t->wakeup, &count, sizeof(count)); /* readable, and we are its one reader */
     (void)rc;

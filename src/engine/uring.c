@@ -9,6 +9,7 @@
  * one-segment command inside registered memory is a fixed one.
  */
 #include "engine/backend.h"
+#include "base/atomics.h"
 
 #include <errno.h>
 #include <liburing.h>
@@ -42,7 +43,7 @@ static struct uring *uring_of(struct backend *b)
 
 static void count_call(struct uring *u)
 {
-    __atomic_store_n(&u->base.system_calls, u->base.system_calls + 1, __ATOMIC_RELAXED);
+    tutti_store_relaxed(&u->base.system_calls, u->base.system_calls + 1); /* a number; one writer */
 }
 
 /** Newer kernels spare an interrupt or a task switch per completion; older ones refuse the flags.

@@ -14,7 +14,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "base/atomics.h"
 #include "base/checksum.h"
 #include "layout/record.h"
 #include "pool/internal.h"
@@ -39,7 +38,7 @@ struct check {
     uint64_t mismatched;
     int rc;
     struct tutti_error error;
-    bool stop; /* read relaxed without the lock, to stop early */
+    bool stop; /* bad() asked to stop */
 };
 
 /* Neighbouring slots of one shape, and what a thread works with. */
@@ -57,8 +56,8 @@ struct stretch {
 static void tell(struct check *c, const struct tutti_scan_entry *entry, uint32_t layer,
                  const char *what)
 {
-    if (c->bad && !tutti_load_relaxed(&c->stop) && c->bad(c->argument, entry, layer, what) != 0)
-        tutti_store_relaxed(&c->stop, true);
+    if (c->bad && !c->stop && c->bad(c->argument, entry, layer, what) != 0)
+        c->stop = true;
 }
 
 static void bad_record(void *argument, uint32_t slot, int code)

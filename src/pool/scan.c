@@ -192,6 +192,7 @@ static void *scan_thread(void *argument)
         backing_buffer((size_t)scan->piece_records * scan->placement.record_stride);
     int rc = buffer ? 0 : tutti_error_set(&error, -ENOMEM, "scan: no memory for a read buffer");
 
+    /* Relaxed: a late look costs one piece more. */
     while (rc == 0 && tutti_load_relaxed(&scan->rc) == 0) {
         /* Relaxed: only the number matters; join publishes what threads wrote. */
         uint64_t piece = tutti_add_relaxed(&scan->next, 1);

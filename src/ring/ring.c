@@ -192,8 +192,10 @@ static bool iocb_valid(const struct tutti_ring *ring, uint32_t index)
 }
 
 /** Wake a consumer unless it is awake; whoever changes the word does the writing. */
+/** CAS: of several wakers one writes; it orders nothing, the eventfd and tail do. */
 static void wake(struct consumer *c, enum sleep least)
 {
+    /* Relaxed: the caller's full fence stands before it. */
     uint32_t asleep = tutti_load_relaxed(&c->asleep);
     uint64_t one = 1;
 
@@ -210,6 +212,7 @@ int tutti_ring_issue(struct tutti_ring *ring, uint32_t index)
 {
     struct entry *e;
 
+    /* Relaxed: UNUSED and TAKEN are written by the producer alone, and that is us. */
     if (index >= ring->depth || tutti_load_relaxed(&ring->entry[index].state) != TAKEN ||
         !iocb_valid(ring, index))
         return -EINVAL;
@@ -224,6 +227,7 @@ int tutti_ring_issue(struct tutti_ring *ring, uint32_t index)
     }
     memset(&ring->iocb[index].completion, 0, sizeof(ring->iocb[index].completion));
     ring->iocb[index].completion.issued = tutti_clock_now();
+    /* Relaxed: published by tail below. */
     tutti_store_relaxed(&e->remaining, ring->consumers);
     tutti_store_relaxed(&e->state, ISSUED);
 
@@ -282,6 +286,7 @@ int tutti_ring_wait(struct tutti_ring *ring, uint32_t index, uint64_t timeout_ns
         futex(&e->turn, FUTEX_WAIT_PRIVATE, turn, &t);
         now = tutti_clock_now();
     }
+    /* Relaxed: a count that is too high for a moment costs one futex call. */
     tutti_add_relaxed(&e->waiters, UINT32_MAX);
     return done ? ring->iocb[index].completion.status : -ETIMEDOUT;
 }
@@ -300,6 +305,7 @@ int tutti_ring_cancel(struct tutti_ring *ring, uint32_t index)
 
     if (tutti_ring_done(ring, index))
         return TUTTI_CANCEL_ENDED;
+    /* CAS: against start() and other cancels; state carries no data. */
     if (tutti_compare_swap(&e->state, &state, CANCELLED)) {
         /* Dekker with sleep(), as in finish(). */
         tutti_fence_full();
@@ -323,7 +329,7 @@ struct tutti_iocb *tutti_ring_iocb(struct tutti_ring *ring, uint32_t index)
 int tutti_ring_put(struct tutti_ring *ring, uint32_t index)
 {
     struct entry *e = &ring->entry[index % ring->depth];
-    uint32_t state = tutti_load_relaxed(&e->state);
+    uint32_t state = tutti_load_relaxed(&e->state); /* as in issue() */
 
     if (index >= ring->depth || state == UNUSED)
         return -EINVAL;
@@ -367,6 +373,7 @@ bool tutti_ring_ready(const struct tutti_ring *ring, uint32_t index)
 
 bool tutti_ring_cancelled(const struct tutti_ring *ring, uint32_t index)
 {
+    /* Relaxed: a request, nothing was written for it. */
     uint32_t state = tutti_load_relaxed(&ring->entry[index].state);
 
     return state == CANCELLED || state == FENCED;
@@ -376,6 +383,7 @@ bool tutti_ring_start(struct tutti_ring *ring, uint32_t index, uint64_t now)
 {
     uint32_t state = ISSUED;
 
+    /* CAS: against cancel(). */
     if (tutti_compare_swap(&ring->entry[index].state, &state, STARTED)) {
         ring->iocb[index].completion.started = now; /* one consumer gets here */
         return true;
@@ -410,6 +418,7 @@ void tutti_ring_finish(struct tutti_ring *ring, uint32_t index, uint32_t consume
     uint8_t first_error;
 
     c->bytes[consumer] = bytes;
+    /* Relaxed: sums, published by the decrement below. */
     tutti_add_relaxed(&c->hashed, hashed);
     tutti_add_relaxed(&c->retried, retried);
     tutti_add_relaxed(&c->commands, commands);
@@ -417,6 +426,7 @@ void tutti_ring_finish(struct tutti_ring *ring, uint32_t index, uint32_t consume
     if (tutti_sub_acq_rel(&e->remaining, 1) != 0)
         return;
     c->verified = zero_prefix(iocb->map->status + iocb->first, iocb->count);
+    /* Relaxed: who gave up because of CANCELLED did so before its decrement, acquired above. */
     if (tutti_load_relaxed(&e->state) == CANCELLED) {
         c->status = -ECANCELED;
     } else if (c->verified < iocb->count) {
@@ -425,7 +435,8 @@ void tutti_ring_finish(struct tutti_ring *ring, uint32_t index, uint32_t consume
     }
     c->ended = now;
     /* Release: completion, data and status bytes; pairs with done(), wait(), put(), ready(). From
-     * here on the IOCB is the producer's, and only words that outlive it are touched. */
+     * here on the IOCB is the producer's, and only words that outlive it are touched. The load is
+     * relaxed: since issue() nobody else writes turn. */
     tutti_store_release(&e->turn, tutti_load_relaxed(&e->turn) + 1);
     /* Dekker with wait() (count, turn) and with sleep() (flag, turn). */
     tutti_fence_full();
@@ -451,6 +462,7 @@ bool tutti_ring_sleep(struct tutti_ring *ring, uint32_t consumer, bool holding)
 
 void tutti_ring_awake(struct tutti_ring *ring, uint32_t consumer)
 {
+    /* Relaxed: who still sees the old flag writes to the eventfd for nothing. */
     tutti_store_relaxed(&ring->consumer[consumer].asleep, AWAKE);
 }
 

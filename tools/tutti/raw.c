@@ -12,6 +12,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "base/atomics.h"
 #include "base/clock.h"
 
 #define MOST_REGIONS 1024u
@@ -182,13 +183,13 @@ static void *run_thread(void *argument)
     struct pass *pass = argument;
     size_t i;
 
-    while ((i = __atomic_fetch_add(&pass->next, 1, __ATOMIC_RELAXED)) < pass->count) {
+    while ((i = tutti_add_relaxed(&pass->next, 1)) < pass->count) {
         int rc = move(pass->raw, pass->write, &pass->pieces[i]);
 
         if (rc < 0)
-            __atomic_store_n(&pass->failed, rc, __ATOMIC_RELAXED);
-        if (pass->pieces[i].layer == 0 &&
-            __atomic_sub_fetch(&pass->first, 1, __ATOMIC_ACQ_REL) == 0)
+            tutti_store_relaxed(&pass->failed, rc); /* read after join */
+        /* One thread sees zero; join publishes first_layer. */
+        if (pass->pieces[i].layer == 0 && tutti_sub_acq_rel(&pass->first, 1) == 0)
             pass->first_layer = tutti_clock_now() - pass->began; /* one thread gets here */
     }
     return NULL;
