@@ -5,7 +5,8 @@ Responsible for: the order of the lives, what is measured in each, and the verdi
 how the connector works; it sees what a user sees: answers, times, and the page at /metrics.
 
 The idea: one question about a long document, asked in four lives of the server. Life 1 computes
-the answer and leaves the KV cache on disk, then dies by `kill -9`. Life 2 answers from disk. Life 3
+the answer (and gives it once more from vLLM's own prefix cache) and leaves the KV cache on disk,
+then dies by `kill -9`. Life 2 answers from disk. Life 3
 has a copy of the pool in memory, to say what the disk costs. Life 4 finds the pool on disk with one
 byte flipped, must notice, and must give the same answer. Every life first answers an unrelated,
 shorter question, so that what vLLM initialises lazily is in no time shown.
@@ -79,12 +80,13 @@ def run(options: argparse.Namespace, progress: Progress) -> Result:
         layers=layers_of(model),
         block_size=lives.block_size,
         prompt_tokens=question.tokens,
+        exact=options.model is None,
         least_sooner=options.sooner or (10.0 if options.model is None else 1.0),
         dry=options.dry,
     )
     lives.prepare()
     try:
-        result.recompute = lives.compute_and_store()
+        result.recompute, result.own = lives.compute_and_store()
         result.disk, result.raw_s = lives.answer_from_disk()
         if not options.dry:
             result.memory, result.memory_note = lives.answer_from_memory()

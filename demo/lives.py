@@ -93,14 +93,18 @@ class Lives:
 
     # The lives
 
-    def compute_and_store(self) -> list[Asked]:
-        """Life 1: the answer by recomputation; ends by kill -9 when all of it is stored."""
+    def compute_and_store(self) -> tuple[list[Asked], list[Asked]]:
+        """Life 1: the answer by recomputation, and by vLLM's own prefix cache.
+
+        Ends by kill -9 when all of it is stored.
+        """
         with self.life("1, nothing stored yet", "1-recompute", self.pool) as server:
             before = server.metrics().get(STORED, 0.0)
             asked = self.ask(server, "asking about the document, computed from nothing")
             if self.connector:
                 self.wait_stored(server, before)
-        return [asked]
+            own = self.ask(server, "the same question, from vLLM's own prefix cache")
+        return [asked], [own]
 
     def answer_from_disk(self) -> tuple[list[Asked], list[float]]:
         """Life 2: the same question; the disk's raw speed measured in between."""

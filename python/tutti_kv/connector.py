@@ -42,7 +42,10 @@ class TuttiConnector(KVConnectorBase_V1, SupportsHMA):  # type: ignore[misc]
         parallel = vllm_config.parallel_config
         support.refuse(vllm_config, kv_cache_config)
         configuration.check_parallel(
-            config, parallel.tensor_parallel_size, parallel.data_parallel_size
+            config,
+            parallel.tensor_parallel_size,
+            # vLLM tells each engine of a dense model that it is the only one
+            max(parallel.data_parallel_size, parallel.data_parallel_index + 1),
         )
         self._drops = support.drops_preempted_output(config, vllm_config)
         self.scheduler: SchedulerHalf | None = None

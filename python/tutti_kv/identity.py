@@ -103,8 +103,15 @@ def content_digests(
     return digests
 
 
-def weight_files(model: str, revision: str | None, load_format: str) -> list[Path]:
-    """The files that the weights of `model` are loaded from. Raises NoContent."""
+def weight_files(
+    model: str, revision: str | None, load_format: str, download_dir: str | None = None
+) -> list[Path]:
+    """The files that the weights of `model` are loaded from. Raises NoContent.
+
+    download_dir: where vLLM keeps what it downloads, None for the hub's own place
+    """
+    if os.environ.get("VLLM_USE_MODELSCOPE", "").lower() in ("1", "true"):
+        raise NoContent("weights from ModelScope are not looked for")
     if load_format in ("dummy", "tensorizer") or "://" in model:
         raise NoContent(f"weights of load format {load_format!r} at {model} are not in files")
     folder = Path(model)
@@ -114,13 +121,19 @@ def weight_files(model: str, revision: str | None, load_format: str) -> list[Pat
         try:
             from huggingface_hub import snapshot_download
 
-            folder = Path(snapshot_download(model, revision=revision, local_files_only=True))
+            folder = Path(
+                snapshot_download(
+                    model, revision=revision, cache_dir=download_dir, local_files_only=True
+                )
+            )
         except Exception as error:
             raise NoContent(f"no snapshot of {model} is on this machine ({error})") from error
     files = [path for path in folder.iterdir() if path.suffix in _SUFFIXES and path.is_file()]
     if not files:
         raise NoContent(f"{folder} holds no weight files")
-    return files
+    # Which tensor comes from which file; and how images become numbers.
+    beside = [*folder.glob("*.index.json"), *folder.glob("*processor_config.json")]
+    return files + [path for path in beside if path.is_file()]
 
 
 def _plain(value: Any) -> Any:
@@ -170,6 +183,11 @@ def facts(vllm_config: Any, version: str) -> dict[str, Any]:
         "hash": cache.prefix_caching_hash_algo,
         "tensor_parallel": parallel.tensor_parallel_size,
         "loader": _plain(vllm_config.load_config.model_loader_extra_config),
+        "load_format": str(vllm_config.load_config.load_format),
+        "ignored_files": _plain(vllm_config.load_config.ignore_patterns),
+        "images": _plain(
+            getattr(getattr(model, "multimodal_config", None), "mm_processor_kwargs", None)
+        ),
     }
 
 

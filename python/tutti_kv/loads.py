@@ -9,6 +9,7 @@ are allocated and let go when vLLM has heard of the load's end, never in between
 
 import time
 from collections.abc import Callable
+from collections.abc import Sequence as Sequence_
 from dataclasses import dataclass
 
 import numpy as np
@@ -27,6 +28,7 @@ class Loading:
     sequence: Sequence
     slot: int
     generation: int
+    first: int  # place of its first block in the chain
     tokens: int
     began: float
     in_step: bool
@@ -39,11 +41,12 @@ class Loading:
 class Loads:
     """All of an engine's loads, by request."""
 
-    def __init__(self, block_tokens: int, stats: TuttiStats) -> None:
+    def __init__(self, block_tokens: int, stats: TuttiStats, patience: float) -> None:
         self._block_tokens = block_tokens
         self._stats = stats
+        self._patience = patience  # seconds that others wait for a load
         self._under_way: dict[str, Loading] = {}
-        self._brought: set[bytes] = set()
+        self._brought: dict[bytes, float] = {}  # by preloads, and since when
         self._waiting: list[Load] = []
         # step -> block tables of its requests, for steps with or after a load in step
         self._tables: dict[int, dict[str, list[int]]] = {}
@@ -55,8 +58,22 @@ class Loads:
         return request in self._under_way
 
     def brings(self, block_hash: bytes) -> bool:
-        """Whether a preload is bringing that block."""
-        return block_hash in self._brought
+        """Whether a preload is bringing that block, and may still be waited for."""
+        since = self._brought.get(block_hash)
+        return since is not None and time.monotonic() - since < self._patience
+
+    def unproven(self, block_hashes: Sequence_[bytes], local: int) -> bool:
+        """Whether a local hit of so many blocks has blocks of a load in step among them.
+
+        vLLM caches them when it gives them out, and lets others compute over them though the
+        load may fail; whoever waits until the step is processed finds them right or gone.
+        """
+        return any(
+            load.in_step
+            and load.first < local
+            and bytes(block_hashes[load.first]) == load.hashes[0]
+            for load in self._under_way.values()
+        )
 
     def plan(
         self,
@@ -86,6 +103,7 @@ class Loads:
             sequence=sequence,
             slot=int(items["slot"][-1]),
             generation=int(items["generation"][-1]) if pinned else 0,
+            first=first,
             tokens=tokens,
             began=time.monotonic(),
             in_step=sequence.in_step,
@@ -94,7 +112,7 @@ class Loads:
             hashes=hashes,
         )
         if not sequence.in_step:
-            self._brought.update(hashes)
+            self._brought.update(dict.fromkeys(hashes, time.monotonic()))
         self._waiting.append(Load(name, items, sequence.in_step))
         return table[first:]
 
@@ -114,7 +132,8 @@ class Loads:
         if load is None:
             return False
         if not load.in_step:
-            self._brought.difference_update(load.hashes)
+            for block_hash in load.hashes:
+                self._brought.pop(block_hash, None)
         if not load.failed:
             self._stats.add("load_tokens", load.tokens)
         self._stats.add("load_seconds", time.monotonic() - load.began)
@@ -126,7 +145,7 @@ class Loads:
 
     def watch(self, step: int, tables: Callable[[], dict[str, list[int]]]) -> None:
         """Remember who is computed over what, in steps that loads may still spoil."""
-        if self._tables or any(load.in_step for load in self._waiting):
+        if any(load.in_step for load in self._under_way.values()):
             self._tables[step] = tables()
 
     def processed(self, step: int) -> list[str]:

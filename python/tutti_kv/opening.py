@@ -118,6 +118,7 @@ def find_identity(layout: str, home: str, config: Config, vllm_config: Any) -> b
                 model.model_weights or model.model,
                 model.revision,
                 str(vllm_config.load_config.load_format),
+                vllm_config.load_config.download_dir,
             )
             weights = identity.content_digests(
                 files,

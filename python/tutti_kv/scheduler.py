@@ -72,7 +72,7 @@ class SchedulerHalf:
         self._version = 0  # with that of the stores: what a remembered lookup was made on
         self._requests: dict[str, Sequence] = {}
         self.stats = TuttiStats(data={})
-        self._loads = Loads(self._block_tokens, self.stats)
+        self._loads = Loads(self._block_tokens, self.stats, config.load_timeout)
         self._stores = Stores(self._ranks, kv_cache_config.num_blocks, MAX_LOST_STORES)
         self._acknowledged: dict[int, int] = {}
         self._overwritten: list[int] = []
@@ -103,6 +103,12 @@ class SchedulerHalf:
                 self._vllm_config,
                 f"{'layer-wise' if self._layerwise else 'preload'} ({self._mode_reason})",
             )
+        except (OSError, ValueError) as error:
+            if self._config.on_error == "fail":
+                raise
+            self._off = str(getattr(error, "strerror", None) or error)
+            logger.warning("Tutti serves nothing: %s", self._off)
+            return
         finally:
             opening.remove_scans(handshakes.values())
         self._directory, self._epoch, self._identity = (
@@ -140,6 +146,10 @@ class SchedulerHalf:
             if request.lora_request is not None:
                 # its hash covers the adapter's name and path, not its content
                 sequence.skip = "requests with LoRA adapters are not stored"
+            elif getattr(request, "mm_features", None) and not self._caching:
+                # vLLM then names images by a counter that starts anew with each process
+                sequence.skip = "images have no content hash with prefix caching off"
+            if sequence.skip:
                 self.stats.add("skipped_requests")
             self._requests[request.request_id] = sequence
         return sequence
@@ -151,6 +161,9 @@ class SchedulerHalf:
         sequence = self._sequence(request)
         sequence.asked = computed
         sequence.in_step = False
+        first = computed // self._block_tokens
+        if self._caching and self._loads.unproven(request.block_hashes, first):
+            return None, False  # its local hit lies over a load that may still fail
         why = self._silent() or sequence.skip
         if why is not None:
             self._why[why] += 1
@@ -159,7 +172,6 @@ class SchedulerHalf:
             self._why["requests ask to skip the prefix cache"] += 1
             return 0, False
         most = min(len(request.block_hashes), (request.num_tokens - 1) // self._block_tokens)
-        first = computed // self._block_tokens
         if most <= first or sequence.failed_loads >= MAX_FAILED_LOADS:
             return 0, False
         sequence.update_hashes()
@@ -191,7 +203,8 @@ class SchedulerHalf:
         sequence = self._sequence(request)
         sequence.planned = 0
         sequence.since = 0.0
-        if self._no_stores is None:
+        sequence.computed = sequence.asked + external
+        if self._no_stores is None and request.num_computed_tokens == 0:
             sequence.tainted = False
         if external:
             self._quiet = False
@@ -204,6 +217,7 @@ class SchedulerHalf:
     def plan(self, output: Any) -> Plan:
         """This step's work. `output` is vLLM's SchedulerOutput, before it is sent."""
         self._step += 1
+        self._guard(None, self._forget_uncomputed, output)
         plan = Plan(self._step, self._epoch, self._oldest, self._identity)
         self._loads.watch(
             self._step,
@@ -215,6 +229,26 @@ class SchedulerHalf:
         self._guard(None, self._plan_stores, output, plan)
         self._say_why()
         return plan
+
+    def _forget_uncomputed(self, output: Any) -> None:
+        """Evict what vLLM 0.32 caches and never computes.
+
+        A request that gets tokens and is preempted in the same step (priority policy) leaves
+        the hashes of those blocks in the prefix cache; it would hit them itself.
+        """
+        for name in output.preempted_req_ids or ():
+            sequence = self._requests.get(name)
+            if sequence is None or self._block_pool is None:
+                continue
+            first = sequence.computed // self._block_tokens
+            for block_hash in sequence.request.block_hashes[first:]:
+                hit = self._block_pool.get_cached_block(block_hash, [0])
+                if hit:
+                    self._block_pool.evict_blocks({hit[0].block_id})
+        for name, scheduled in output.num_scheduled_tokens.items():
+            sequence = self._requests.get(name)
+            if sequence is not None:
+                sequence.computed = sequence.request.num_computed_tokens + scheduled
 
     @staticmethod
     def _table(output: Any, name: str) -> list[int]:
@@ -341,6 +375,15 @@ class SchedulerHalf:
         if full > sequence.planned:
             self._guard(None, lambda: self._store(sequence, full, table, early=True))
 
+    def _holds_blocks(self) -> bool:
+        """Whether a request or the prefix cache still has KV of before (vLLM's reset said no)."""
+        pool = self._block_pool
+        if pool is None:
+            return False
+        local = getattr(pool, "cached_block_hash_to_block", None)
+        used = pool.num_gpu_blocks - pool.get_num_free_blocks()  # one is vLLM's null block
+        return bool(used > 1 or (local is not None and len(local)))
+
     def reset(self) -> bool:
         """The engine's cache is void, perhaps because its weights changed: begin an epoch."""
         if self._directory is None:
@@ -353,9 +396,8 @@ class SchedulerHalf:
         self._version += 1
         for sequence in self._requests.values():
             sequence.tainted = True
-        local = getattr(self._block_pool, "cached_block_hash_to_block", None)
-        if local is not None and len(local):
-            self._no_stores = "vLLM's own prefix cache still holds blocks of before the reset"
+        if self._holds_blocks():
+            self._no_stores = "vLLM still holds blocks of before the reset"
         else:
             self._no_stores = None
         self._stores.news_at = time.monotonic()

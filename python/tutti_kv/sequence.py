@@ -20,6 +20,7 @@ class Sequence:
 
     planned: blocks below it need no thought any more
     asked: tokens that vLLM had when it last asked; in_step: how it was answered
+    computed: tokens whose KV exists or is being computed or loaded, as of the last plan
     since: when the oldest block that waits to be planned was full
     skip: why it is neither looked up nor stored
     tainted: computed before a reset; only admission anew makes it clean
@@ -32,6 +33,7 @@ class Sequence:
     planned: int = 0
     asked: int = 0
     in_step: bool = False
+    computed: int = 0
     since: float = 0.0
     failed_loads: int = 0
     lost_stores: int = 0

@@ -81,6 +81,7 @@ class WorkerHalf:
         self._bad: list[_tutti.Transfers] = []
         self._stored: dict[int, np.ndarray[Any, np.dtype[np.uint8]]] = {}
         self._disabled = False
+        self._stuck = False  # a store outlived its fence
         self._looked_at = 0.0
         self._counted: dict[str, int] = {}
         self._written = threading.Event()
@@ -141,7 +142,14 @@ class WorkerHalf:
     def _layout_text(self, names: list[str], inner: tuple[tuple[int, int], ...]) -> str:
         """What gives a block's bytes their meaning, beside the model."""
         context = self._vllm_config.compilation_config.static_forward_context
-        backends = sorted({context[n].get_attn_backend().get_name() for n in names if n in context})
+        layers = [context[n] for n in names if n in context]
+        backends = sorted(
+            # the CPU back-end packs KV as the instruction set wants it: same shape, other bytes
+            {
+                f"{layer.get_attn_backend().get_name()} {getattr(layer, 'isa', '')}"
+                for layer in layers
+            }
+        )
         cache = self._vllm_config.cache_config
         spec = support.first_spec(self._kv_cache_config.kv_cache_groups[0].kv_cache_spec)
         return (
@@ -271,12 +279,22 @@ class WorkerHalf:
         if plan.oldest_epoch > self._oldest or len(plan.erase):
             self._make_durable(plan)
         if len(plan.erase) and self._epoch >= plan.epoch:
-            self._serve.erase(plan.erase)
+            try:
+                self._serve.erase(plan.erase)
+            except OSError as error:  # they are dropped all the same, and verified if they return
+                logger.warning("Tutti: records can't be emptied: %s", error.strerror)
         for store in plan.stores:
             if store.early:
                 self._begin_store(plan, store)
-        if len(plan.fence) and self._serve.fence(plan.fence, FENCE_TIMEOUT) < 0:
-            logger.warning("Tutti: a store did not end within %g s of its fence", FENCE_TIMEOUT)
+        patience = 0.0 if self._stuck else FENCE_TIMEOUT
+        if len(plan.fence) and self._serve.fence(plan.fence, patience) < 0 and not self._stuck:
+            # What it still reads is overwritten; but a cancelled store writes no record.
+            self._stuck = True
+            logger.warning(
+                "Tutti: a store did not end within %g s of its fence; nothing is stored until it "
+                "has, and nothing waits for it any more",
+                FENCE_TIMEOUT,
+            )
 
     def bind(self, plan: Plan) -> None:
         """Begin the loads: those in step now, the others beside the computation."""
@@ -343,7 +361,7 @@ class WorkerHalf:
         if now - self._looked_at >= 1.0:
             self._looked_at = now
             self._disabled = _tutti.disabled(self._home) is not None
-        if self._disabled or self._failure > plan.acknowledged.get(self._rank, 0):
+        if self._disabled or self._stuck or self._failure > plan.acknowledged.get(self._rank, 0):
             return False
         return self._make_durable(plan)
 
@@ -382,6 +400,7 @@ class WorkerHalf:
             if good:
                 self._written.set()
         self._stores = still
+        self._stuck = self._stuck and bool(still)
 
     def _end_in_step(self) -> None:
         """All in-step loads are over before the step's output is used."""

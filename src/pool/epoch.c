@@ -79,6 +79,7 @@ int tutti_pool_begin_epoch(struct tutti_pool *pool, uint64_t epoch, uint64_t old
     pool->superblock.oldest_epoch = oldest_epoch;
     memcpy(pool->superblock.identity, identity, TUTTI_IDENTITY_BYTES);
     rc = pool_commit(pool, true, err);
+    pool->half_begun = rc < 0;
     if (rc < 0) { /* but for the sequence, which no copy may have twice */
         before.sequence = pool->superblock.sequence;
         pool->superblock = before;
@@ -105,7 +106,7 @@ void tutti_pool_close(struct tutti_pool *pool)
 {
     if (!pool)
         return;
-    if (!pool->read_only && pool->member[0].backing.opener == getpid() &&
+    if (!pool->read_only && !pool->half_begun && pool->member[0].backing.opener == getpid() &&
         tutti_load_relaxed(&pool->written) > 0)
         pool_commit(pool, false, NULL); /* only counters are lost when it fails */
     for (uint32_t i = 0; i < TUTTI_MAX_MEMBERS; i++)

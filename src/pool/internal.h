@@ -63,6 +63,7 @@ struct tutti_pool {
     struct member member[TUTTI_MAX_MEMBERS];
     uint32_t members;
     bool read_only;
+    bool half_begun; /* an epoch that failed may be on disk: closing must not lower it */
     uint8_t secret[16];
     /* What counts for the whole rank: the superblock of the member with the largest sequence. */
     struct tutti_superblock superblock;

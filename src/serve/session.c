@@ -56,6 +56,22 @@ static int check_items(const struct group *g, const struct tutti_transfer *items
     return 0;
 }
 
+/** Generations that do not count: of epochs that a reset ended, or that are not durable here. */
+static void refuse_void(struct session *s)
+{
+    struct tutti_pool_info info;
+
+    if (s->kind == SESSION_ERASE)
+        return;
+    tutti_pool_info(s->serve->pool, &info);
+    for (uint32_t i = 0; i < s->map.count; i++) {
+        uint64_t epoch = tutti_generation_epoch(s->map.items[i].generation);
+
+        if (epoch < info.superblock.oldest_epoch || epoch > info.superblock.epoch)
+            s->map.status[i] = ESTALE;
+    }
+}
+
 static void count_readers(struct session *s, int by)
 {
     if (s->kind != SESSION_STORE)
@@ -142,6 +158,7 @@ int session_new(struct tutti_serve *serve, uint32_t group, enum session_kind kin
     s->granted = kind != SESSION_STORE;
     s->map.stencil = &s->stencil;
     fill_stencil(s);
+    refuse_void(s);
     s->began = tutti_clock_now();
     count_readers(s, 1);
     for (tail = list_of(s); *tail; tail = &(*tail)->next)

@@ -21,6 +21,10 @@ int tutti_store_begin(struct tutti_serve *serve, uint32_t group, const struct tu
     struct session *s;
     int rc;
 
+    if (group < TUTTI_MAX_GROUPS && serve->group[group].registered &&
+        layers_ready > serve->group[group].geometry.layers)
+        return tutti_error_set(err, -EINVAL, "%u layers are ready; the group has %u", layers_ready,
+                               serve->group[group].geometry.layers);
     for (uint32_t i = 0; i < count; i++)
         if (origins[i].engine_hash_bytes > TUTTI_ENGINE_HASH_BYTES)
             return tutti_error_set(err, -EINVAL, "an engine hash of %u bytes; %u are possible",

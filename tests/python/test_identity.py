@@ -85,17 +85,19 @@ def configuration(**changes: Any) -> Any:
         "code_revision": None,
         "model_impl": "auto",
         "disable_sliding_window": False,
+        "multimodal_config": None,
     }
     cache = {"cache_dtype": "auto", "block_size": 16, "prefix_caching_hash_algo": "sha256"}
     parallel = {"tensor_parallel_size": 1}
+    load = {"model_loader_extra_config": {}, "load_format": "auto", "ignore_patterns": []}
     for name, value in changes.items():
-        target = next(d for d in (model, cache, parallel) if name in d)
+        target = next(d for d in (model, cache, parallel, load) if name in d)
         target[name] = value
     return Thing(
         model_config=Thing(**model),
         cache_config=Thing(**cache),
         parallel_config=Thing(**parallel),
-        load_config=Thing(model_loader_extra_config={}),
+        load_config=Thing(**load),
     )
 
 
@@ -111,6 +113,9 @@ def who(**changes: Any) -> bytes:
         {"block_size": 32},
         {"tensor_parallel_size": 2},
         {"quantization": "awq"},
+        {"load_format": "pt"},
+        {"ignore_patterns": ["original/**"]},
+        {"multimodal_config": Thing(mm_processor_kwargs={"do_pan_and_scan": True})},
         {"config": {"hidden_size": 8}},
         {"config": {"rope_parameters": {"rope_type": "default", "rope_theta": 1e6}}},
     ],

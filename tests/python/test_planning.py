@@ -166,7 +166,12 @@ class Bench:
         if not async_:
             request.num_computed_tokens += external
 
-    def step(self, scheduled: dict[Request, int], new: list[Request] | None = None) -> Plan:
+    def step(
+        self,
+        scheduled: dict[Request, int],
+        new: list[Request] | None = None,
+        preempted: set[str] | None = None,
+    ) -> Plan:
         output = Thing(
             num_scheduled_tokens={r.request_id: n for r, n in scheduled.items()},
             scheduled_new_reqs=[
@@ -179,6 +184,7 @@ class Bench:
             scheduled_cached_reqs=Thing(
                 req_ids=[], new_block_ids=[], num_computed_tokens=[], resumed_req_ids=set()
             ),
+            preempted_req_ids=preempted,
             kv_connector_block_state=Thing(resolve_block_ids=lambda name: (self.tables[name],)),
         )
         plan = self.half.plan(output)
@@ -199,6 +205,15 @@ class Bench:
                 finished_recving=finished,
             )
         )
+
+
+def blocks(used: int, cached: dict[int, int] | None = None) -> Any:
+    """vLLM's block pool; one block is always used."""
+    return Thing(
+        cached_block_hash_to_block=cached or {},
+        num_gpu_blocks=1000,
+        get_num_free_blocks=lambda: 1000 - used,
+    )
 
 
 @pytest.fixture
@@ -300,12 +315,55 @@ def test_pin_until_the_load_has_ended(bench: Bench) -> None:
     # a third with the same prefix waits for it
     third = Request("c", list(range(12)))
     assert bench.half.matched_tokens(third, 0) == (None, False)
+    # but not for ever
+    bench.now += 31
+    assert bench.half.matched_tokens(third, 0) == (8, True)
+    bench.now -= 31
     bench.answer(plan)
     assert bench.directory.pins == 1
     bench.answer(bench.step({}), finished={"b"})
     assert bench.directory.pins == 0
     assert bench.half.matched_tokens(third, 0)[0] == 8
     assert bench.half.stats.data["load_tokens"] == 12
+
+
+def test_nobody_joins_a_load_in_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    """vLLM caches its blocks at once; a local hit over them waits until the step is processed."""
+    bench = Bench(monkeypatch, "layerwise")
+    request = Request("a", list(range(12)))
+    bench.half.matched_tokens(request, 0)
+    bench.admit(request)
+    bench.answer(bench.step({request: 12}))
+    loads = Request("b", [*range(12), 1, 2])
+    assert bench.half.matched_tokens(loads, 0) == (12, False)
+    bench.admit(loads, 12)
+    joins = Request("c", [*range(12), 3, 4])
+    assert bench.half.matched_tokens(joins, 12) == (None, False)
+    assert bench.half.matched_tokens(joins, 4) == (None, False)
+    assert bench.half.matched_tokens(Request("d", [*range(50, 70)]), 12) == (0, False)
+    plan = bench.step({loads: 2})
+    assert bench.half.matched_tokens(joins, 12) == (None, False)
+    bench.answer(plan)
+    assert bench.half.matched_tokens(joins, 12) == (0, False)
+    bench.step({loads: 1})
+    assert not bench.half._loads._tables, "nothing is watched where no load is in step"
+
+
+def test_what_is_never_computed_is_forgotten(bench: Bench) -> None:
+    """Blocks of tokens that were given to a request and taken back in the same step."""
+    request = Request("a", list(range(12)))
+    evicted: list[set[int]] = []
+    pool = blocks(used=5)
+    pool.get_cached_block = lambda block_hash, groups: [
+        Thing(block_id=request.block_hashes.index(block_hash))
+    ]
+    pool.evict_blocks = evicted.append
+    bench.half.bind_block_pool(pool)
+    bench.half.matched_tokens(request, 0)
+    bench.admit(request)
+    bench.answer(bench.step({request: 4}))
+    bench.step({}, preempted={"a"})
+    assert evicted == [{1}, {2}]
 
 
 def test_a_failed_load_is_not_asked_for_for_ever(bench: Bench) -> None:
@@ -406,7 +464,7 @@ def test_reset_taints_what_was_computed_before(bench: Bench) -> None:
     bench.half.matched_tokens(request, 0)
     bench.admit(request)
     bench.answer(bench.step({request: 4}))
-    bench.half.bind_block_pool(Thing(cached_block_hash_to_block={}))
+    bench.half.bind_block_pool(blocks(used=1))
     assert bench.half.reset()
     plan = bench.step({request: 4})
     assert stored(plan) == 0
@@ -421,12 +479,32 @@ def test_reset_taints_what_was_computed_before(bench: Bench) -> None:
 
 def test_reset_while_local_blocks_remain(bench: Bench) -> None:
     """vLLM's own cache may still hold old blocks: nothing is stored until it is empty."""
-    bench.half.bind_block_pool(Thing(cached_block_hash_to_block={1: 2}))
-    bench.half.reset()
-    request = Request("a", list(range(8)))
+    for pool in (blocks(used=1, cached={1: 2}), blocks(used=9)):
+        bench.half.bind_block_pool(pool)
+        bench.half.reset()
+        request = Request("a", list(range(8)))
+        bench.half.matched_tokens(request, 0)
+        bench.admit(request)
+        assert stored(bench.step({request: 8})) == 0
+        bench.half.finished(request, bench.tables["a"])
+
+
+def test_reset_under_a_preload(bench: Bench) -> None:
+    """What a load of before the reset brings stays tainted when the request is let in."""
+    request = Request("a", list(range(12)))
     bench.half.matched_tokens(request, 0)
     bench.admit(request)
-    assert stored(bench.step({request: 8})) == 0
+    bench.answer(bench.step({request: 12}))
+    other = Request("b", [*range(12), 1, 2, 3, 4])
+    assert bench.half.matched_tokens(other, 0) == (12, True)
+    bench.admit(other, 12, async_=True)
+    plan = bench.step({})
+    bench.half.bind_block_pool(blocks(used=1))
+    bench.half.reset()
+    bench.answer(plan, finished={"b"})
+    other.num_computed_tokens = 12
+    bench.half.allocated(other, [], 0)
+    assert stored(bench.step({other: 4})) == 0
 
 
 def test_pending_is_bounded(bench: Bench) -> None:

@@ -126,6 +126,7 @@ class Engine:
         lora = extra.pop("lora", None)
         salt = extra.pop("salt", None)
         logprobs = extra.pop("logprobs", 0)
+        priority = extra.pop("priority", 0)
         params = SamplingParams(
             temperature=0.0,
             max_tokens=n,
@@ -139,7 +140,7 @@ class Engine:
         if salt is not None:
             body["cache_salt"] = salt
         name: str = self.llm.llm_engine.add_request(
-            f"r{self.number}", body, params, lora_request=lora
+            f"r{self.number}", body, params, lora_request=lora, priority=priority
         )
         return name
 

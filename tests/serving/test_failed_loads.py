@@ -178,6 +178,79 @@ def test_between_failure_and_its_processing(
     assert not problems, "\n".join(problems)
 
 
+def joined(engine: Engine, what: str, seed: int) -> tuple[list[Answer], list[int]]:
+    """B has A's prefix and comes with it, in the step in which A loads a bad block.
+
+    Then A is aborted before it has computed that block anew; or there are two bad blocks, and A
+    computes the first of them alone.
+    """
+    head, first, second, _ = family(seed)
+    engine.ask(head)
+    engine.drop_local()
+    engine.spoil(head, 5)
+    if what == "two":
+        engine.spoil(head, 7)
+        engine.scheduler.scheduler_config.long_prefill_token_threshold = 32
+    a, b = engine.submit(first), engine.submit(second)
+    while not engine.totals.get("load_failures"):
+        engine.step()
+    if what == "abort":
+        engine.abort(a)
+    answers = engine.collect([b] if what == "abort" else [a, b])
+    engine.drain()
+    engine.scheduler.scheduler_config.long_prefill_token_threshold = 0
+    engine.drop_local()
+    answers.append(engine.ask(second))
+    engine.healthy()
+    return [answers[-2], answers[-1]], engine.unlike_cold(second)
+
+
+@pytest.mark.parametrize("what", ["abort", "two"])
+def test_joining_a_load_that_fails(what: str, lives: Lives, reference: Reference) -> None:
+    """vLLM lets B compute over A's blocks; they may be bad, and then be stored for good."""
+    with lives("layerwise") as life:
+        answers, unlike = life.run(joined, what, 2200)
+    for answer in answers:
+        reference.check(family(2200)[2], answer)
+    assert unlike == []
+
+
+def test_control_joining_is_wrong_without_holding_back(lives: Lives) -> None:
+    """Negative control: B let in."""
+
+    def broken(engine: Engine) -> list[int]:
+        engine.half._loads.unproven = lambda block_hashes, local: False
+        return joined(engine, "two", 2200)[1]
+
+    with lives("layerwise") as life:
+        assert life.run(broken)
+
+
+def test_stuck_write_stalls_one_step(lives: Lives) -> None:
+    """A fence waits for a store that does not end once, not in each step; nothing is stored."""
+
+    def scenario(engine: Engine) -> tuple[int, int]:
+        from tutti_kv import worker
+
+        worker.FENCE_TIMEOUT = 1.0
+        slow, steps = 0, 0
+        for seed in range(8):
+            engine.submit(prompt(9000 + seed, 300), n=4)
+            while engine.scheduler.has_unfinished_requests():
+                began = time.monotonic()
+                engine.step()
+                slow += time.monotonic() - began > 0.9
+                steps += 1
+        return slow, steps
+
+    extra = {"engine": "fault", "fault_rules": "write:delay:ns=60000000000"}
+    with lives("preload", num_gpu_blocks_override=40, max_model_len=1024, extra=extra) as life:
+        slow, steps = life.run(scenario)
+        life.kill()
+    assert slow == 1
+    assert steps > 30
+
+
 def break_eviction(engine: Engine) -> None:
     spoilt = engine.half._loads.spoilt
     engine.half._loads.spoilt = lambda invalid: spoilt(invalid) and set()

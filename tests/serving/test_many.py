@@ -185,3 +185,44 @@ def test_pinned_against_eviction(lives: Lives, reference: Reference) -> None:
     assert answers
     for answer in answers:
         reference.check(hot, answer, n=2)
+
+
+def preempted_in_the_step(engine: Engine) -> tuple[int, list[int], Answer, Answer]:
+    """A gets a chunk and gives its blocks to B, of a higher priority, in the same step."""
+    a, b, c = prompt(21, 256), prompt(22, 63), prompt(23, 20)
+    engine.scheduler.scheduler_config.long_prefill_token_threshold = 64
+    preempt, seen = engine.scheduler._preempt_request, []
+
+    def counted(request: Any, *arguments: Any, **rest: Any) -> None:
+        seen.append(request.request_id)
+        preempt(request, *arguments, **rest)
+
+    engine.scheduler._preempt_request = counted
+    names = [engine.submit(a, priority=5), engine.submit(c, n=1, priority=9)]
+    engine.step()
+    names.append(engine.submit(b, priority=0))
+    answer = engine.collect([names[0], names[2]])[0]
+    engine.drain()
+    engine.scheduler.scheduler_config.long_prefill_token_threshold = 0
+    engine.drop_local()
+    again = engine.ask(a)
+    return len(seen), engine.unlike_cold(a), answer, again
+
+
+def test_preempted_in_the_step(lives: Lives, reference: Reference) -> None:
+    """vLLM 0.32 caches blocks that it never computes then; they are not served nor stored.
+
+    Seen to fail without SchedulerHalf._forget_uncomputed.
+    """
+    options: dict[str, Any] = {
+        "scheduling_policy": "priority",
+        "num_gpu_blocks_override": 11,
+        "max_model_len": 320,
+        "max_num_batched_tokens": 512,
+    }
+    with lives("preload", **options) as life:
+        preemptions, unlike, answer, again = life.run(preempted_in_the_step)
+    assert preemptions > 0
+    assert unlike == []
+    reference.check(prompt(21, 256), answer)
+    reference.check(prompt(21, 256), again)
