@@ -63,15 +63,19 @@ static bool is_layer(const struct task *t)
     return t->kind == READ_LAYER || t->kind == WRITE_LAYER;
 }
 
+static bool is_ours(const struct member *m, const struct task *t, uint32_t position)
+{
+    const struct tutti_placement *p = t->map->placement;
+
+    return t->map->items[position].slot / p->records_per_extent % p->members == m->number;
+}
+
 /** Whether a position is this member's and still wants what the task does. */
 static bool wanted(const struct member *m, const struct task *t, uint32_t position)
 {
-    const struct tutti_placement *p = t->map->placement;
-    uint32_t slot = t->map->items[position].slot;
-
-    if (slot / p->records_per_extent % p->members != m->number)
+    if (!is_ours(m, t, position))
         return false;
-    if (!tutti_slot_valid(p, slot)) {
+    if (!tutti_slot_valid(t->map->placement, t->map->items[position].slot)) {
         map_fail(t->map, position, EINVAL);
         return false;
     }
@@ -93,6 +97,15 @@ bool batch_seek(struct member *m, struct task *t)
     while (t->cursor < end && !wanted(m, t, t->cursor))
         t->cursor++;
     return t->cursor < end;
+}
+
+/** Whether any slot of the task's range is this member's. */
+bool batch_ours(const struct member *m, const struct task *t)
+{
+    for (uint32_t i = 0; i < t->iocb->count; i++)
+        if (is_ours(m, t, t->iocb->first + i))
+            return true;
+    return false;
 }
 
 /** Most slots of one batch: what fits a command, its segments, and the staging. */

@@ -129,6 +129,11 @@ int fault_rules_parse(struct fault_rules *rules, const char *text, uint32_t memb
                 break;
             }
         }
+        if (r->fault == FAULT_STALE)
+            r->writes = false;
+        if (!r->reads && !r->writes)
+            return tutti_error_set(
+                err, -EINVAL, "fault rules: \"%s\": a write cannot be stale, only a read", text);
         r->random += (uint64_t)member << 32;
         fault_random(r);
     }

@@ -14,7 +14,8 @@
  *     short         its first half is moved and reported
  *     torn          each sector is moved or not, at random; reported as whole
  *     lost          nothing is moved; reported as whole
- *     stale         a read gets what the place held before its last write
+ *     stale         a read gets what the place held before its last write; writes
+ *                   are left alone
  *     misdirected   it goes to a place @by bytes further on
  *     flip          one bit of it is flipped on the way: of byte @at, or of any
  *

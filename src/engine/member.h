@@ -70,9 +70,9 @@ struct task {
     struct tutti_iocb *iocb;
     const struct tutti_map *map;
     uint64_t sequence;
+    uint64_t held; /* the last look that stepped over it: what it waits for was not ready */
     uint8_t class_;
     bool started;
-    bool held; /* stepped over because what it waits for was not ready */
     bool direct;
     bool expanded;
     uint32_t cursor;
@@ -164,6 +164,7 @@ struct member {
     struct task_list class_list[TUTTI_CLASSES]; /* taken, not expanded; in order of taking */
     struct task *records_list;                  /* READ_RECORDS that are not over */
     uint64_t sequence;
+    uint64_t look;   /* number of the last look at the lists */
     uint32_t active; /* tasks that are not over */
     struct batch *batch_pool;
     struct batch *batches;
@@ -224,6 +225,7 @@ bool batch_submit(struct member *m, struct batch *b);
 void batch_drop_rest(struct batch *b);
 void batch_close(struct member *m, struct batch *b);
 bool batch_seek(struct member *m, struct task *t);
+bool batch_ours(const struct member *m, const struct task *t);
 const void *batch_part(const struct batch *b, uint32_t i, uint32_t part);
 void io_resubmit(struct member *m, struct io *io, uint32_t moved);
 void io_free(struct member *m, struct io *io);

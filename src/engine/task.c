@@ -123,8 +123,10 @@ bool task_take(struct member *m)
         m->records_list = t;
     }
     list_append(&m->class_list[t->class_], t);
-    if (!batch_seek(m, t))
-        expanded(m, t); /* no slot of the range is ours */
+    /* Over at once where no slot of the range is ours. Where all of ours failed before, it has its
+     * turn: who waits for it counts on what it waits for. */
+    if (!batch_seek(m, t) && (tutti_ring_ready(m->ring, index) || !batch_ours(m, t)))
+        expanded(m, t);
     return true;
 }
 
@@ -190,8 +192,8 @@ static enum look look_at(struct member *m, struct task *t)
         return GIVE_UP;
     if (t->started)
         return GO;
-    t->held = !tutti_ring_ready(m->ring, t->index);
-    if (t->held) {
+    if (!tutti_ring_ready(m->ring, t->index)) {
+        t->held = m->look;
         m->stepped_over = true;
         m->polls = m->polls || t->iocb->ready;
         return STEP_OVER;
@@ -206,7 +208,20 @@ static enum look look_at(struct member *m, struct task *t)
     return GO;
 }
 
-enum step { SUBMITTED, CHANGED, NOTHING, FULL };
+enum step { SUBMITTED, CHANGED, NOTHING, NO_BATCH, FULL };
+
+/*
+ * What a pass may still do. A batch that is open goes out as soon as there is room, whatever its
+ * class: it holds staging that those before it may be waiting for. And what is cancelled is given
+ * up, however long the queue before it.
+ */
+enum room { ROOM, ROOM_FOR_OPEN_ONES, NO_ROOM };
+
+static bool to_be_looked_at(struct member *m, const struct task *t, enum room room)
+{
+    return room == ROOM || (room == ROOM_FOR_OPEN_ONES && t->filling) || m->closing ||
+           tutti_ring_cancelled(m->ring, t->index);
+}
 
 /** Bring one task forward by one command. CHANGED: it left its list; look again from the front. */
 static enum step step(struct member *m, struct task *t)
@@ -235,7 +250,7 @@ static enum step step(struct member *m, struct task *t)
             expanded(m, t);
             return CHANGED;
         case BLOCKED:
-            return FULL;
+            return NO_BATCH;
         case OPENED:
             break;
         }
@@ -255,6 +270,7 @@ static enum step step(struct member *m, struct task *t)
 static bool fill_one(struct member *m)
 {
     struct batch *b = m->again.first;
+    enum room room = ROOM;
 
     if (b) { /* a second try goes first: what waits for it has waited long enough */
         if (m->closing || tutti_ring_cancelled(m->ring, b->task->index)) {
@@ -264,25 +280,33 @@ static bool fill_one(struct member *m)
                 check_settle(m, b);
             return true;
         }
-        if (!batch_submit(m, b))
-            return false;
-        if (b->from == b->to && !b->record_again)
-            batch_pop(&m->again);
-        return true;
+        if (batch_submit(m, b)) {
+            if (b->from == b->to && !b->record_again)
+                batch_pop(&m->again);
+            return true;
+        }
+        room = NO_ROOM;
     }
+    m->look++;
     m->stepped_over = false;
     m->polls = false;
     for (uint32_t c = 0; c < TUTTI_CLASSES; c++)
         for (struct task *t = m->class_list[c].first; t; t = t->next)
-            switch (step(m, t)) {
+            switch (to_be_looked_at(m, t, room) ? step(m, t) : NOTHING) {
             case SUBMITTED:
             case CHANGED:
                 return true;
+            case NO_BATCH:
+                room = ROOM_FOR_OPEN_ONES;
+                break;
             case FULL:
-                return false;
+                room = NO_ROOM;
+                break;
             case NOTHING:
                 break;
             }
+    /* What was not looked at may be cancelled meanwhile: that is to wake us. */
+    m->stepped_over = m->stepped_over || room != ROOM;
     return false;
 }
 
@@ -296,8 +320,8 @@ bool task_any_ready(struct member *m)
 {
     for (uint32_t c = 0; c < TUTTI_CLASSES; c++)
         for (struct task *t = m->class_list[c].first; t; t = t->next)
-            if (t->held && !t->started &&
-                (tutti_ring_cancelled(m->ring, t->index) || tutti_ring_ready(m->ring, t->index)))
+            if (tutti_ring_cancelled(m->ring, t->index) ||
+                (t->held == m->look && tutti_ring_ready(m->ring, t->index)))
                 return true;
     return false;
 }

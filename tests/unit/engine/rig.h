@@ -29,8 +29,7 @@ enum rig_layout {
 /**
  * struct rig_options - zero means the default
  * @engine, @rules, @inner: as struct tutti_engine_options; "uring"
- * @folder: where member files are made, or NULL: $TUTTI_TEST_FOLDER, else "."
- * @device: path of a block device that is the one member, instead of files
+ * @folder: where member files are made, or NULL: the medium's (media.h), else "."
  * @layers, @parts, @object_bytes: 3, 2, 4096
  * @alignment: 512 or 4096; 0: what $TUTTI_TEST_ALIGNMENT says, else 512
  * @members: 1
@@ -38,7 +37,8 @@ enum rig_layout {
  * @extents: 4
  * @blocks: engine blocks in KV memory, 64
  * @skew: bytes that KV memory is moved off its alignment
- * @unfixed: do not register KV memory
+ * @unreachable: KV memory is of a device that nothing reaches: all is staged
+ * @may_fail: rig_open() may come back without an engine; see opened and said
  */
 struct rig_options {
     const char *engine;
@@ -59,7 +59,8 @@ struct rig_options {
     size_t command_bytes;
     size_t queue_bytes;
     uint32_t ring_depth;
-    bool unfixed;
+    bool unreachable;
+    bool may_fail;
 };
 
 struct rig {
@@ -73,8 +74,11 @@ struct rig {
     uint8_t *memory; /* with guards */
     size_t memory_bytes;
     struct tutti_ring *ring;
+    struct tutti_device device;
     struct tutti_engine *engine;
-    bool registered_direct;
+    int opened;                    /* what tutti_engine_open() returned, */
+    struct tutti_error said;       /* and said */
+    struct tutti_error registered; /* what tutti_engine_register() said */
 };
 
 #define RIG_GUARD 0xa5
@@ -84,6 +88,8 @@ void rig_open(struct rig *rig, const struct rig_options *options);
 /** Open over the members of before, content kept, with other options of the engine. */
 void rig_reopen(struct rig *rig, const char *engine, const char *rules, const char *inner);
 void rig_close(struct rig *rig);
+/** Start an engine on what is there, on the ring of before where there is one. */
+void rig_start(struct rig *rig);
 
 /** A map of @count positions; position i: slots[i], blocks[i], generation and key from @seed. */
 struct tutti_map *rig_map(struct rig *rig, const uint32_t *slots, const uint32_t *blocks,
@@ -99,9 +105,15 @@ void rig_wipe(struct rig *rig);
 /** Whether position i holds what rig_fill() would put there. */
 bool rig_holds(struct rig *rig, const struct tutti_map *map, uint32_t i, uint32_t layer,
                uint32_t seed);
+/** Fails if a position without an error holds a wrong byte. Return: how many have no error. */
+uint32_t rig_good(struct rig *rig, const struct tutti_map *map, uint32_t seed);
 /** Fails unless every byte outside the map's blocks is a guard byte. */
 void rig_check_guards(struct rig *rig, const struct tutti_map *map);
 
+/** Take an IOCB over a whole map and fill it, but do not issue it. */
+struct tutti_iocb *rig_get(struct rig *rig, const struct tutti_map *map, uint32_t layer,
+                           enum tutti_direction direction, enum tutti_class class_,
+                           uint32_t *index);
 uint32_t rig_issue(struct rig *rig, const struct tutti_map *map, uint32_t layer,
                    enum tutti_direction direction, enum tutti_class class_, uint32_t wait_for);
 /** Wait for it and put it back; the completion goes to @completion if that is not NULL. */
