@@ -15,8 +15,8 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "engine/member.h"
 #include "base/atomics.h"
+#include "engine/member.h"
 
 #define DEFAULT_COMMAND_BYTES ((size_t)1 << 20)
 #define DEFAULT_QUEUE_BYTES ((size_t)32 << 20)

@@ -26,10 +26,10 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "base/atomics.h"
 #include "engine/backend.h"
 #include "engine/staging.h"
 #include "tutti/engine.h"
-#include "base/atomics.h"
 
 enum {
     MEMBER_COMMANDS = 256,
