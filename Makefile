@@ -6,7 +6,10 @@
 #   make lint       formatting, static checks, no warnings under gcc and clang
 #   make torture    the same with long counts
 #   make bench      measurements -> build/bench/
-.PHONY: all tools python demo test lint torture bench install clean
+#   make install    the command line, its man pages, the library and its headers
+.PHONY: all python demo test lint torture bench install clean
+
+SHELL = /bin/bash -o pipefail
 
 PYTHON_ENV = $(shell setup/python-env)
 
@@ -42,6 +45,9 @@ torture:
 bench: all
 	@mkdir -p build/bench
 	@build/tutti bench --model llama3-8b --tokens 8192 --json | tee build/bench/llama3-8b.json
+
+install: all
+	@meson install -C build
 
 clean:
 	rm -rf build build-*

@@ -193,6 +193,9 @@ static void print_totals(const struct arguments *a, const struct totals *t, uint
         printf("(the first %u bad slots are named)\n", LISTED);
     if (t->bad)
         printf("%" PRId64 " bad slot%s\n", t->bad, t->bad == 1 ? "" : "s");
+    else if (t->report.torn)
+        printf("%" PRIu64 " torn records (what a crash leaves: misses); all others agree%s\n",
+               t->report.torn, a->data ? "" : " (--data reads the layers too)");
     else
         printf(a->data ? "every record and every layer agrees with its checksum\n"
                        : "every record agrees with its checksum (--data reads the layers too)\n");

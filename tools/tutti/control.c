@@ -6,8 +6,11 @@
  * Must not know how a server obeys it, and needs no pool that can be opened:
  * it has to work when the pool is what is broken.
  */
+#include <errno.h>
+#include <glob.h>
 #include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "command.h"
 #include "tutti/pool.h"
@@ -60,7 +63,7 @@ static const struct argp enable_parser = {
     NULL,
     parse,
     "POOL",
-    "Switch a pool on again that 'tutti disable' or a device error switched off."
+    "Switch a pool on again that 'tutti disable' or the connector switched off."
     "\vExample:\n  tutti enable /data/tutti\n\n"
     "Exit status: 0 enabled (also when it was before), 2 wrong usage, 3 cannot.",
     children,
@@ -82,13 +85,33 @@ static int tell(const struct arguments *a, const char *command)
     return DONE;
 }
 
+/* A typing mistake must not look like success while the real pool serves on. */
+static int must_be_pool(const char *path, struct tutti_error *err)
+{
+    char pattern[4200];
+    glob_t found = {0};
+    bool is_pool = false;
+
+    snprintf(pattern, sizeof(pattern), "%s/secret", path);
+    is_pool = access(pattern, F_OK) == 0;
+    snprintf(pattern, sizeof(pattern), "%s/rank*.tutti", path);
+    is_pool = is_pool || glob(pattern, 0, NULL, &found) == 0;
+    globfree(&found);
+    if (is_pool)
+        return 0;
+    return tutti_error_set(err, -ENOENT,
+                           "%s: no pool in this folder (neither a secret nor members): the first "
+                           "log line of the server names its pool",
+                           path);
+}
+
 int command_disable(int argc, char **argv)
 {
     struct arguments a = {.takes_reason = true};
     struct tutti_error err = {0};
 
     argp_parse(&disable_parser, argc, argv, 0, NULL, &a);
-    if (tutti_pool_disable(a.pool, a.reason, &err) < 0)
+    if (must_be_pool(a.pool, &err) < 0 || tutti_pool_disable(a.pool, a.reason, &err) < 0)
         return cannot(&a.common, &err);
     return tell(&a, "disable");
 }
@@ -99,7 +122,7 @@ int command_enable(int argc, char **argv)
     struct tutti_error err = {0};
 
     argp_parse(&enable_parser, argc, argv, 0, NULL, &a);
-    if (tutti_pool_enable(a.pool, &err) < 0)
+    if (must_be_pool(a.pool, &err) < 0 || tutti_pool_enable(a.pool, &err) < 0)
         return cannot(&a.common, &err);
     return tell(&a, "enable");
 }
