@@ -22,10 +22,12 @@ extern "C" {
 
 /**
  * struct tutti_error - the message that goes with a negative errno
- * @code: the negative errno that the call returned, 0 when none did
- * @message: one sentence for a person; empty when @code is 0
+ * @code: the negative errno that the call returned; 0 with a message where a
+ *   call that succeeded gives a reason (tutti_serve_register())
+ * @message: one sentence for a person
  *
- * Owned by the caller, may be NULL wherever it is taken.
+ * Owned by the caller, may be NULL wherever it is taken. A call that has nothing
+ * to say leaves it as it was: zero it before calls whose reason is wanted.
  */
 struct tutti_error {
     int code;

@@ -8,6 +8,12 @@
  * request's lists once; each layer afterwards costs the same however many
  * blocks there are.
  *
+ * The order of calls: tutti_pool_open() (and tutti_pool_format() before, the
+ * first time), tutti_pool_scan(), tutti_directory_new() and _load(),
+ * tutti_pool_begin_epoch() and tutti_directory_begin_epoch() with the same new
+ * epoch, tutti_serve_open(), tutti_serve_register() for each group; then stores
+ * and retrieves. examples/retrieve_store.c is all of it.
+ *
  * One thread per tutti_serve at a time.
  */
 #ifndef TUTTI_SERVE_H
@@ -108,8 +114,9 @@ int tutti_retrieve_begin(struct tutti_serve *serve, uint32_t group,
  * tutti_retrieve_layer() - wait until a layer is in place and verified
  * @timeout_ns: bound
  *
- * Return: 0, the negative errno of a position that failed (the others are
- * good), or -ETIMEDOUT.
+ * Return: 0, the negative errno of a position that failed, or -ETIMEDOUT. What
+ * the memory of a position that failed holds is undefined; which ones failed is
+ * in the result, once all has ended.
  */
 int tutti_retrieve_layer(struct tutti_retrieve *retrieve, uint32_t layer, uint64_t timeout_ns);
 
@@ -128,7 +135,8 @@ void tutti_retrieve_cancel(struct tutti_retrieve *retrieve);
  * @good: positions without an error
  * @verified: longest prefix of positions without an error
  * @position: per position 0 or a positive errno (EBADMSG: checksum; ESTALE:
- *   another record in the slot; EIO; ECANCELED); owned by the session
+ *   another record in the slot, or of an epoch that does not count; EIO;
+ *   ECANCELED); owned by the session, gone with its end
  * @bytes: data bytes moved
  * @began, @first_layer, @ended: monotonic ns
  */
