@@ -176,7 +176,7 @@ static void print_report(const struct diagnosis *d, const struct arguments *a)
     }
     if (!d->measured)
         return;
-    printf("\nLoading beats computing again from (at %u TFLOP/s of prefill; this path reads "
+    printf("\nLoading against computing (at %u TFLOP/s of prefill; this path reads "
            "%.2f GB/s):\n  %-14s %12s %12s %12s %12s\n",
            a->tflops, d->read_gb_s, "shape", "KV a token", "computes t/s", "loads t/s",
            "needs GB/s");
