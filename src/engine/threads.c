@@ -8,7 +8,6 @@
  * the ring, and only while it sleeps.
  */
 #include "engine/backend.h"
-#include "base/atomics.h"
 
 #include <errno.h>
 #include <poll.h>
@@ -19,6 +18,8 @@
 #include <string.h>
 #include <sys/uio.h>
 #include <unistd.h>
+
+#include "base/atomics.h"
 
 #define WORKERS 8u
 

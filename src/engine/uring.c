@@ -9,13 +9,14 @@
  * one-segment command inside registered memory is a fixed one.
  */
 #include "engine/backend.h"
-#include "base/atomics.h"
 
 #include <errno.h>
 #include <liburing.h>
 #include <poll.h>
 #include <stdlib.h>
 #include <string.h>
+
+#include "base/atomics.h"
 
 #define EXTRA_ENTRIES 8u              /* the wake-up's read, and slack */
 #define PIECE_BYTES ((size_t)1 << 30) /* the kernel's limit on one registered buffer */

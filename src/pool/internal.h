@@ -121,7 +121,10 @@ int backing_lock(const struct backing *b, struct tutti_error *err);
 /** Whole reads and writes. Return: 0 or a negative errno; -ENODATA where the file ends early. */
 int backing_read(const struct backing *b, void *data, size_t bytes, uint64_t offset);
 int backing_write(const struct backing *b, const void *data, size_t bytes, uint64_t offset);
-/** Compose a message for a failed system call on a member. Return: @code. */
+/**
+ * Compose a message for a failed system call on a member. backing_error() has the value of @code,
+ * and so is negative even where a system call failed without an errno.
+ */
 void backing_describe(int code, const char *doing, const char *path, uint64_t offset,
                       struct tutti_error *err);
 #define backing_error(code, doing, path, offset, err)                                              \

@@ -49,8 +49,7 @@ struct consumer {
     int wakeup;
 } __attribute__((aligned(CACHE_LINE)));
 
-/* Padded on purpose: what the consumers read does not share a line with what the producer writes.
- */
+/* Padded on purpose: consumers do not read from a line that the producer writes. */
 struct tutti_ring { // NOLINT(clang-analyzer-optin.performance.Padding)
     uint32_t depth;
     uint32_t consumers;
@@ -191,8 +190,10 @@ static bool iocb_valid(const struct tutti_ring *ring, uint32_t index)
     return layer_valid(i);
 }
 
-/** Wake a consumer unless it is awake; whoever changes the word does the writing. */
-/** CAS: of several wakers one writes; it orders nothing, the eventfd and tail do. */
+/**
+ * Wake a consumer unless it is awake. CAS: of several wakers whoever changes the word writes; it
+ * orders nothing, the eventfd and tail do.
+ */
 static void wake(struct consumer *c, enum sleep least)
 {
     /* Relaxed: the caller's full fence stands before it. */
