@@ -20,7 +20,7 @@ from progress import Progress
 from question import Question
 from server import Answer, Server, ServerError, connector_config
 
-ROUNDS = 3
+ROUNDS = 5
 # The flipped byte is near the end of the prompt: an engine that keeps what comes before it has
 # little to recompute.
 DAMAGED = 0.9

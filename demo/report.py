@@ -67,12 +67,21 @@ class Result:
 
     @property
     def bound_s(self) -> float | None:
-        """1.10 x max(memory-backed TTFT, these bytes at raw speed) + the first layer's bytes."""
+        """1.10 x max(memory-backed TTFT, these bytes at raw speed) + the first layer's bytes.
+
+        Of medians, and held against the median from disk: a life's first answer also pays for
+        what vLLM does for the first time, from disk and from memory alike.
+        """
         if not self.raw_s or not self.memory:
             return None
         raw = statistics.median(self.raw_s)
         memory = statistics.median(times(self.memory))
         return 1.10 * max(memory, raw) + raw / self.layers
+
+    @property
+    def bound_met(self) -> bool | None:
+        bound = self.bound_s
+        return None if bound is None else statistics.median(times(self.disk)) <= bound
 
     @property
     def same_tokens(self) -> bool:
@@ -124,6 +133,7 @@ class Result:
             "disk_s": self.disk_s,
             "sooner": self.sooner,
             "bound_s": self.bound_s,
+            "bound_met": self.bound_met,
             "same_tokens": self.same_tokens,
             "damage_detected": self.damage_detected,
             "damage_same_tokens": self.damage_same_tokens,
@@ -170,7 +180,7 @@ def show_table(console: Console, result: Result, pool: Path) -> None:
         middle = statistics.median(result.raw_s)
         row("these bytes at raw speed", f"{middle:.2f} s", f"{PATTERN}; {spread(result.raw_s)}")
     if result.bound_s is not None:
-        met = "met" if result.disk_s <= result.bound_s else "not met"
+        met = "met" if result.bound_met else "not met"
         row("bound for disk", f"{result.bound_s:.2f} s", f"1.10 x the slower + a layer: {met}")
     row("tokens from disk", f"{first.load_tokens:,}", f"of {result.whole_blocks:,} in whole blocks")
     row("bytes verified", f"{first.load_bytes / 2**20:,.0f} MiB", "every one, before it was used")
