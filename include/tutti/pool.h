@@ -45,6 +45,9 @@ struct tutti_pool;
  * @groups: number of shapes; 0 opens for reading about, not serving
  * @read_only: take no lock, write nothing (info, check of a running pool)
  * @force: format over what is not empty and not a Tutti pool
+ * @progress: told bytes done and bytes in all while members are allocated and
+ *   cleared, from the calling thread; may be NULL (format)
+ * @argument: passed to @progress
  */
 struct tutti_pool_options {
     const char *home;
@@ -59,6 +62,8 @@ struct tutti_pool_options {
     uint32_t groups;
     bool read_only;
     bool force;
+    void (*progress)(void *argument, uint64_t done, uint64_t all);
+    void *argument;
 };
 
 /**

@@ -193,7 +193,14 @@ int new_member_begin(struct new_member *n, const char *path, bool force, struct 
     return begin_file(n, err);
 }
 
-static int write_zeros(const struct backing *b, uint64_t offset, uint64_t bytes)
+void format_advance(struct format_progress *progress, uint64_t bytes)
+{
+    progress->done += bytes;
+    if (progress->options->progress)
+        progress->options->progress(progress->options->argument, progress->done, progress->all);
+}
+
+static int write_zeros(const struct new_member *m, uint64_t offset, uint64_t bytes)
 {
     const size_t step = 4 * POOL_MIB;
     void *buffer = backing_buffer(step);
@@ -204,9 +211,10 @@ static int write_zeros(const struct backing *b, uint64_t offset, uint64_t bytes)
     while (rc == 0 && bytes > 0) {
         size_t n = bytes < step ? (size_t)bytes : step;
 
-        rc = backing_write(b, buffer, n, offset);
+        rc = backing_write(&m->backing, buffer, n, offset);
         offset += n;
         bytes -= n;
+        format_advance(m->progress, n);
     }
     free(buffer);
     return rc;
@@ -218,7 +226,9 @@ int new_member_zero(struct new_member *n, uint64_t offset, uint64_t bytes, struc
     int rc = 0;
 
     if (ioctl(n->backing.fd, BLKZEROOUT, range) < 0)
-        rc = write_zeros(&n->backing, offset, bytes);
+        rc = write_zeros(n, offset, bytes);
+    else
+        format_advance(n->progress, bytes);
     return rc < 0 ? backing_error(rc, "clearing", n->path, offset, err) : 0;
 }
 
@@ -265,7 +275,9 @@ int new_member_allocate(struct new_member *n, uint64_t bytes, struct tutti_error
         rc = fallocate(n->backing.fd, 0, 0, (off_t)bytes) < 0 ? -errno : 0;
     while (rc == -EINTR);
     if (rc == -EOPNOTSUPP || rc == -ENOSYS) /* some network file systems */
-        rc = write_zeros(&n->backing, 0, bytes);
+        rc = write_zeros(n, 0, bytes);
+    else if (rc == 0)
+        format_advance(n->progress, bytes);
     if (rc == -ENOSPC || rc == -EDQUOT || rc == -EFBIG)
         return no_space(n, rc, bytes, err);
     if (rc < 0)

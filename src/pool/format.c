@@ -22,6 +22,7 @@ struct formatting {
     uint32_t begun;
     uint32_t members;
     bool made_home;
+    struct format_progress progress;
     struct tutti_superblock superblock; /* of member 0; the others differ in .member */
 };
 
@@ -184,6 +185,28 @@ static int plan(struct formatting *f, struct tutti_error *err)
     return rc < 0 ? rc : choose_extents(f, err);
 }
 
+/* Where an extent's records lie, in whole buffers. */
+static uint64_t record_area(const struct tutti_superblock *s)
+{
+    uint64_t bytes = (uint64_t)s->records_per_extent * s->record_stride;
+
+    return (bytes + POOL_BUFFER_ALIGNMENT - 1) & ~(uint64_t)(POOL_BUFFER_ALIGNMENT - 1);
+}
+
+/* What will be written or allocated: of a file all, of a device what must not look like ours. */
+static void expect(struct formatting *f)
+{
+    const struct tutti_superblock *s = &f->superblock;
+
+    f->progress.options = f->options;
+    for (uint32_t i = 0; i < f->members; i++) {
+        f->member[i].progress = &f->progress;
+        f->progress.all += f->member[i].backing.block
+                               ? s->first_extent + s->extents * record_area(s)
+                               : superblock_member_bytes(s);
+    }
+}
+
 /* Bytes that the file systems charge for our files, their own bookkeeping included. */
 static uint64_t occupied(const struct formatting *f)
 {
@@ -227,16 +250,13 @@ static int allocate(struct formatting *f, struct tutti_error *err)
 static int clear_device(const struct formatting *f, struct new_member *n, struct tutti_error *err)
 {
     const struct tutti_superblock *s = &f->superblock;
-    uint64_t area = (uint64_t)s->records_per_extent * s->record_stride;
     int rc;
 
     if (!n->backing.block)
         return 0;
     rc = new_member_zero(n, 0, s->first_extent, err);
     for (uint32_t e = 0; e < s->extents && rc == 0; e++)
-        rc = new_member_zero(
-            n, s->first_extent + e * s->extent_bytes,
-            (area + POOL_BUFFER_ALIGNMENT - 1) & ~(uint64_t)(POOL_BUFFER_ALIGNMENT - 1), err);
+        rc = new_member_zero(n, s->first_extent + e * s->extent_bytes, record_area(s), err);
     if (rc == 0 && fsync(n->backing.fd) < 0)
         rc = backing_error(-errno, "flushing", n->path, 0, err);
     return rc;
@@ -282,8 +302,10 @@ static int format_members(struct formatting *f, struct tutti_error *err)
     member_paths_free(path, (uint32_t)count);
     if (rc == 0)
         rc = plan(f, err);
-    if (rc == 0)
+    if (rc == 0) {
+        expect(f);
         rc = allocate(f, err);
+    }
     if (rc == 0)
         rc = write_superblocks(f, err);
     for (uint32_t i = 0; i < f->members && rc == 0; i++)

@@ -155,6 +155,15 @@ int folder_sync(const char *path);
 
 /* allocate.c */
 
+/** How far a format is, in bytes; its caller is told. */
+struct format_progress {
+    const struct tutti_pool_options *options;
+    uint64_t done;
+    uint64_t all;
+};
+
+void format_advance(struct format_progress *progress, uint64_t bytes);
+
 /**
  * struct new_member - a member in the making
  * @backing: what is under it: a block device, or a file under a temporary name
@@ -162,6 +171,7 @@ int folder_sync(const char *path);
  * @temporary: where the file is until it is complete; NULL for a device; owned
  * @replaces: at @path is something that may be replaced
  * @placed: the file has its final name
+ * @progress: of the format that it is part of
  */
 struct new_member {
     struct backing backing;
@@ -169,6 +179,7 @@ struct new_member {
     char *temporary;
     bool replaces;
     bool placed;
+    struct format_progress *progress;
 };
 
 /** Judge what is at @path; open the device, or make the temporary file. */

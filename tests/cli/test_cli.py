@@ -93,6 +93,16 @@ def test_format_says_what_it_made(tmp_path: Path) -> None:
     assert files <= 64 << 20, "the capacity is a bound"
 
 
+def test_format_says_what_whole_extents_leave(tmp_path: Path) -> None:
+    half = run("format", tmp_path / "p", "--size", "64MiB", "--model", "llama3-8b", "--progress")
+    assert "31 MiB of the size are left" in half.stdout
+    assert "with 65 MiB it has one more" in half.stdout
+    assert "100%" in half.stderr
+    whole = run("format", tmp_path / "q", "--size", "65MiB", "--model", "llama3-8b")
+    assert "2 extents" in whole.stdout
+    assert "are left" not in whole.stdout
+
+
 def test_format_in_words(tmp_path: Path) -> None:
     done = run("format", tmp_path / "p", "--size", "256MiB", "--model", "glm-4-9b")
     assert done.returncode == DONE, done.stderr

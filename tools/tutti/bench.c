@@ -107,9 +107,9 @@ static const struct argp parser = {
     "a raw pass over the same bytes with the same pattern on a file as fresh. The figure is the "
     "median of the pairwise ratios of speed, ours over raw."
     "\vExample:\n  tutti bench --model llama3-8b --tokens 8192 --pool /data --json\n\n"
-    "Needs twice the KV cache's size on the disk (1 GiB for llama3-8b and 8192 tokens) and once "
-    "in memory. Exit status: 0 measured and every byte right, 1 wrong bytes, 2 wrong usage, "
-    "3 cannot.",
+    "Needs twice the KV cache's size on the disk (2 GiB for llama3-8b and 8192 tokens) and once "
+    "in memory. Exit status: 0 measured and every byte right, 1 wrong bytes or failed blocks, "
+    "2 wrong usage, 3 cannot, 128 + signal interrupted (temporary files are removed).",
     children,
     NULL,
     NULL};

@@ -186,7 +186,7 @@ static void print_totals(const struct arguments *a, const struct totals *t, uint
     json_array_foreach(strangers, i, name)
         printf("%s/%s: not of this pool\n", a->pool, json_string_value(name));
     printf("%s: %u rank%s; records: %" PRIu64 " valid, %" PRIu64 " empty, %" PRIu64
-           " torn, %" PRIu64 " void, %" PRIu64 " of others\n",
+           " torn, %" PRIu64 " void, %" PRIu64 " alien\n",
            a->pool, ranks, ranks == 1 ? "" : "s", t->report.valid, t->report.empty, t->report.torn,
            t->report.void_, t->report.alien);
     if (t->bad > (int64_t)LISTED)

@@ -12,6 +12,7 @@
 
 #include "command.h"
 #include "pools.h"
+#include "progress.h"
 #include "shape.h"
 #include "size.h"
 
@@ -123,6 +124,19 @@ static int check_members(const struct arguments *a, struct tutti_error *err)
     return 0;
 }
 
+/** Where whole extents leave much of the size unused, say how none would be. */
+static void print_left(const struct arguments *a, const struct tutti_pool_info *info,
+                       uint64_t bytes)
+{
+    const struct tutti_superblock *s = &info->superblock;
+    uint64_t more = s->members * (s->first_extent + ((uint64_t)s->extents + 1) * s->extent_bytes);
+    char left[SIZE_TEXT], next[SIZE_TEXT];
+
+    if (a->size > bytes && a->size - bytes > a->size / 10)
+        printf("  %s of the size are left: a member holds whole extents; with %s it has one more\n",
+               size_text(a->size - bytes, left), size_text(more, next));
+}
+
 /** What one rank became. Return: NULL with a message. */
 static json_t *describe(const struct arguments *a, uint32_t rank, struct tutti_error *err)
 {
@@ -155,6 +169,7 @@ static json_t *describe(const struct arguments *a, uint32_t rank, struct tutti_e
                info.direct ? "" : "; no direct I/O here");
         for (uint32_t m = 0; m < info.superblock.members; m++)
             printf("  member %u  %s\n", m, tutti_pool_member_path(pool, m));
+        print_left(a, &info, bytes);
     }
     object = json_pack("{s:i, s:s, s:o, s:I, s:i, s:I, s:I, s:i, s:b, s:o}", "rank", (int)rank,
                        "pool_id", hex_text(info.superblock.pool, 16, id), "members", members,
@@ -167,9 +182,15 @@ static json_t *describe(const struct arguments *a, uint32_t rank, struct tutti_e
     return object;
 }
 
+static void tell_progress(void *argument, uint64_t done, uint64_t all)
+{
+    progress_update(argument, done, all);
+}
+
 static int format_rank(const struct arguments *a, uint32_t rank,
                        const struct tutti_geometry *geometry, struct tutti_error *err)
 {
+    struct progress progress;
     struct tutti_pool_options o = {
         .home = a->pool,
         .rank = rank,
@@ -180,11 +201,18 @@ static int format_rank(const struct arguments *a, uint32_t rank,
         .geometry = geometry,
         .groups = 1,
         .force = a->force,
+        .progress = tell_progress,
+        .argument = &progress,
     };
     static struct member_paths paths;
     int rc = member_paths_expand(&a->members, rank, &paths, &o, err);
 
-    return rc < 0 ? rc : tutti_pool_format(&o, err);
+    if (rc < 0)
+        return rc;
+    progress_begin(&progress, "format", true, a->common.progress);
+    rc = tutti_pool_format(&o, err);
+    progress_end(&progress);
+    return rc;
 }
 
 int command_format(int argc, char **argv)

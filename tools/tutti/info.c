@@ -62,7 +62,10 @@ static const struct argp parser = {
     "POOL",
     "Say what a pool is: its ranks, members, shapes, epoch and bytes written. Takes no lock and "
     "writes nothing, so a server may be using it."
-    "\vExample:\n  tutti info /data/tutti --scan\n\n"
+    "\vWith --scan records are counted: valid; empty; torn (what a crash leaves: a miss); void "
+    "(older "
+    "than the oldest valid epoch); alien (whole, but of another pool, rank or slot).\n\n"
+    "Example:\n  tutti info /data/tutti --scan\n\n"
     "Exit status: 0 done, 2 wrong usage, 3 cannot (the message says why).",
     children,
     NULL,
@@ -172,7 +175,7 @@ static void print_rank(const json_t *rank, const struct tutti_pool_info *info)
                geometry_text(&s->geometry[i], shape), (long long)get(item, "slots"));
     }
     if (scan)
-        printf("  records    %lld valid, %lld empty, %lld torn, %lld void, %lld of others; %s "
+        printf("  records    %lld valid, %lld empty, %lld torn, %lld void, %lld alien; %s "
                "read in %.3f s\n",
                (long long)get(scan, "valid"), (long long)get(scan, "empty"),
                (long long)get(scan, "torn"), (long long)get(scan, "void"),

@@ -2,6 +2,16 @@
 /* The size is a bound: all files together, as the file system charges them, stay within it. */
 #include "fixture.h"
 
+static void count_up(void *argument, uint64_t done, uint64_t all)
+{
+    uint64_t *last = argument;
+
+    assert_true(done > last[0]);
+    assert_true(done <= all);
+    last[0] = done;
+    last[1] = all;
+}
+
 static void stays_within(void **state)
 {
     const uint64_t sizes[] = {2 * MIB,  2 * MIB + 1,      3 * MIB - 1, 5 * MIB,
@@ -15,7 +25,7 @@ static void stays_within(void **state)
             struct tutti_pool_options options = fixture_options(folder);
             char *path[8];
             struct tutti_error err = {0};
-            uint64_t charged = 0;
+            uint64_t charged = 0, progress[2] = {0};
             int rc;
 
             for (uint32_t k = 0; k < members[m]; k++) {
@@ -27,6 +37,8 @@ static void stays_within(void **state)
             options.member = (const char *const *)path;
             options.members = members[m];
             options.bytes = sizes[i];
+            options.progress = count_up;
+            options.argument = progress;
             rc = tutti_pool_format(&options, &err);
             if (sizes[i] / members[m] < 2 * MIB) {
                 assert_int_equal(rc, -EINVAL);
@@ -34,6 +46,8 @@ static void stays_within(void **state)
                 assert_non_null(strstr(err.message, "needs at least"));
             } else {
                 must(rc, &err);
+                assert_int_equal(progress[0], progress[1]);
+                assert_true(progress[1] > 0);
                 for (uint32_t k = 0; k < members[m]; k++) {
                     struct stat st;
 
