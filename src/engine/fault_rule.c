@@ -19,16 +19,13 @@ static const struct {
     {"flip", FAULT_FLIP, 0},       {"misdirected", FAULT_MISDIRECTED, 0},
 };
 
-#define KEY(name)                                                                                  \
-    {                                                                                              \
-#name, offsetof(struct fault_rule, name)                                                   \
-    }
+#define KEY(name) #name, offsetof(struct fault_rule, name)
 static const struct {
     const char *name;
     size_t field;
-} keys[] = {KEY(member), KEY(after),    KEY(every),
-            KEY(count),  KEY(permille), KEY(ns),
-            KEY(by),     KEY(at),       {"seed", offsetof(struct fault_rule, random)}};
+} keys[] = {{KEY(member)}, {KEY(after)},    {KEY(every)},
+            {KEY(count)},  {KEY(permille)}, {KEY(ns)},
+            {KEY(by)},     {KEY(at)},       {"seed", offsetof(struct fault_rule, random)}};
 
 uint64_t fault_random(struct fault_rule *rule)
 {
@@ -62,9 +59,12 @@ static bool parse_key(struct fault_rule *r, const char *word, const char *end)
 
     if (!equals)
         return false;
-    if (word_is(word, (size_t)(equals - word), "offset"))
-        return number(&value, end, '-', &r->from) && *value++ == '-' &&
-               number(&value, end, 0, &r->to);
+    if (word_is(word, (size_t)(equals - word), "offset")) {
+        if (!number(&value, end, '-', &r->from) || *value != '-')
+            return false;
+        value++;
+        return number(&value, end, 0, &r->to);
+    }
     for (size_t i = 0; i < sizeof(keys) / sizeof(keys[0]); i++)
         if (word_is(word, (size_t)(equals - word), keys[i].name))
             return number(&value, end, 0, (uint64_t *)(void *)((char *)r + keys[i].field));
@@ -152,7 +152,8 @@ struct fault_rule *fault_rules_match(struct fault_rules *rules, const struct com
             continue;
         if (c->offset >= r->to || c->offset + c->bytes <= r->from)
             continue;
-        if (r->seen++ < r->after || (r->seen - r->after) % r->every != 0 || r->fired == r->count)
+        r->seen++;
+        if (r->seen <= r->after || (r->seen - r->after) % r->every != 0 || r->fired == r->count)
             continue;
         if (r->permille < 1000 && fault_random(r) % 1000 >= r->permille)
             continue;

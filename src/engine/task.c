@@ -291,20 +291,16 @@ static bool fill_one(struct member *m)
     m->stepped_over = false;
     m->polls = false;
     for (uint32_t c = 0; c < TUTTI_CLASSES; c++)
-        for (struct task *t = m->class_list[c].first; t; t = t->next)
-            switch (to_be_looked_at(m, t, room) ? step(m, t) : NOTHING) {
-            case SUBMITTED:
-            case CHANGED:
+        for (struct task *t = m->class_list[c].first; t; t = t->next) {
+            enum step stepped = to_be_looked_at(m, t, room) ? step(m, t) : NOTHING;
+
+            if (stepped == SUBMITTED || stepped == CHANGED)
                 return true;
-            case NO_BATCH:
+            if (stepped == NO_BATCH)
                 room = ROOM_FOR_OPEN_ONES;
-                break;
-            case FULL:
+            else if (stepped == FULL)
                 room = NO_ROOM;
-                break;
-            case NOTHING:
-                break;
-            }
+        }
     /* What was not looked at may be cancelled meanwhile: that is to wake us. */
     m->stepped_over = m->stepped_over || room != ROOM;
     return false;

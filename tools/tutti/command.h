@@ -33,10 +33,7 @@ struct common {
 extern const struct argp common_argp;
 
 /** The entry of common_argp among a subcommand's children. */
-#define COMMON_CHILD                                                                               \
-    {                                                                                              \
-        &common_argp, 0, "Common options:", 90                                                     \
-    }
+#define COMMON_CHILD &common_argp, 0, "Common options:", 90
 
 /** The subcommands; each returns an exit code. @argv[0] is "tutti NAME". */
 int command_format(int argc, char **argv);

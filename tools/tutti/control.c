@@ -47,7 +47,7 @@ static error_t parse(int key, char *text, struct argp_state *state)
     }
 }
 
-static const struct argp_child children[] = {COMMON_CHILD, {0}};
+static const struct argp_child children[] = {{COMMON_CHILD}, {0}};
 static const struct argp disable_parser = {
     NULL,
     parse,

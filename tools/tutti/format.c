@@ -96,7 +96,7 @@ static error_t parse(int key, char *text, struct argp_state *state)
     }
 }
 
-static const struct argp_child children[] = {SHAPE_CHILD, COMMON_CHILD, {0}};
+static const struct argp_child children[] = {{SHAPE_CHILD}, {COMMON_CHILD}, {0}};
 static const struct argp parser = {
     options,
     parse,

@@ -47,10 +47,7 @@ struct shape_options {
 /** Child parser; its input is a struct shape_options. */
 extern const struct argp shape_argp;
 
-#define SHAPE_CHILD                                                                                \
-    {                                                                                              \
-        &shape_argp, 0, "Shape of the KV cache, by name or by numbers:", 10                        \
-    }
+#define SHAPE_CHILD &shape_argp, 0, "Shape of the KV cache, by name or by numbers:", 10
 
 /**
  * shape_geometry() - one rank's share of the shape
