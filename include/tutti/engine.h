@@ -51,6 +51,12 @@ struct tutti_member {
  * @cpus, @cpu: pin engine threads to these CPUs (round-robin); 0 for none
  * @fault_rules: rules of engine "fault" (src/engine/fault_rule.h has the grammar)
  * @fault_inner: the engine that it wraps
+ * @fence_errors: a member is fenced after so many I/O errors in a row, four
+ *   times as many within a minute, or 64 times as many wrong checksums within
+ *   a minute; 0 chooses (16), UINT32_MAX never. An error is a stretch of slots
+ *   that could not be moved (its second try is no further one), or a command
+ *   that is late, each time anew
+ * @late_ns: after which a command is late; 0 chooses (30 s)
  */
 struct tutti_engine_options {
     const char *name;
@@ -65,6 +71,8 @@ struct tutti_engine_options {
     uint32_t cpus;
     const char *fault_rules;
     const char *fault_inner;
+    uint32_t fence_errors;
+    uint64_t late_ns;
 };
 
 /** Monotone counters of an engine, over all members. Read without a lock; each is whole. */
@@ -78,6 +86,7 @@ struct tutti_engine_counters {
     uint64_t io_errors;
     uint64_t retries;
     uint64_t system_calls;
+    uint64_t late_commands;
 };
 
 struct tutti_engine;
@@ -116,13 +125,55 @@ void tutti_engine_counters(const struct tutti_engine *engine,
  */
 int tutti_engine_last_error(const struct tutti_engine *engine, struct tutti_error *err);
 
+#define TUTTI_MEMBER_REASON 512
+
 /**
- * tutti_engine_close() - end what was issued, stop the threads
+ * struct tutti_member_state - how a member does
+ * @fenced: it is given no commands: whatever is asked of it ends with ENODEV
+ * @io_errors, @late_commands, @verify_failures: since the start
+ * @reason: why it is fenced
+ */
+struct tutti_member_state {
+    bool fenced;
+    uint64_t io_errors;
+    uint64_t late_commands;
+    uint64_t verify_failures;
+    char reason[TUTTI_MEMBER_REASON];
+};
+
+/** Return: 0, or -EINVAL where there is no such member. Any thread. */
+int tutti_engine_member_state(const struct tutti_engine *engine, uint32_t member,
+                              struct tutti_member_state *state);
+
+/**
+ * tutti_engine_fence() - give a member no more commands; it does so itself when it errs too much
+ *
+ * Positions on it that are not submitted end with ENODEV, at once; what is out
+ * is waited for, since the device may still move its bytes. The other members
+ * are not concerned. Return: 0 or -EINVAL. Any thread.
+ */
+int tutti_engine_fence(struct tutti_engine *engine, uint32_t member, const char *reason);
+
+/** Give it commands again, its errors forgotten. Return: 0 or -EINVAL. Any thread. */
+int tutti_engine_unfence(struct tutti_engine *engine, uint32_t member);
+
+/**
+ * tutti_engine_close_within() - end what was issued, stop the threads
  *
  * IOCBs not started are completed with -ECANCELED; what was submitted is waited
- * for. Nothing is issued any more; the ring outlives the engine. NULL is allowed.
- * In a child of fork(), which has none of the threads, it does nothing.
+ * for, with a bound. Nothing is issued any more; the ring outlives the engine.
+ * NULL is allowed. In a child of fork(), which has none of the threads, it does
+ * nothing.
+ *
+ * Return: 0, or -ETIMEDOUT with a message: a command does not end. Its thread
+ * and the engine are then left behind, and the caller leaves what they may
+ * still touch: the ring, the maps of IOCBs that are not done, KV memory, and
+ * the members' descriptors (open, so that a late write finds its own file).
  */
+int tutti_engine_close_within(struct tutti_engine *engine, uint64_t timeout_ns,
+                              struct tutti_error *err);
+
+/** The same, within half a minute, for who has nothing to do about it. */
 void tutti_engine_close(struct tutti_engine *engine);
 
 #ifdef __cplusplus

@@ -79,8 +79,6 @@ static bool wanted(const struct member *m, const struct task *t, uint32_t positi
         map_fail(t->map, position, EINVAL);
         return false;
     }
-    if (t->kind == WRITE_EMPTY)
-        return true;
     if (map_status(t->map, position) != 0)
         return false;
     if (t->kind == WRITE_RECORDS && t->started && !check_writable(t->map, position)) {
@@ -272,6 +270,16 @@ static void add_objects(const struct member *m, struct io *io, uint64_t from, ui
     }
 }
 
+/** It is out from here on, and late after a time. Where others are out they are late before. */
+static void hand_to_backend(struct member *m, struct io *io)
+{
+    m->in_flight += io->command.bytes;
+    io->late_at = tutti_clock_after(m->now, m->late_ns);
+    if (m->out++ == 0)
+        m->next_look = io->late_at;
+    m->backend->type->submit(m->backend, &io->command);
+}
+
 /** Point a command at @bytes from io->from on, and queue it. */
 static void submit(struct member *m, struct io *io, uint32_t bytes)
 {
@@ -288,8 +296,7 @@ static void submit(struct member *m, struct io *io, uint32_t bytes)
         add_objects(m, io, io->from, bytes);
     else
         add_segment(c, (uint8_t *)map_record(b->task->map, b->first) + io->from, bytes);
-    m->in_flight += bytes;
-    m->backend->type->submit(m->backend, c);
+    hand_to_backend(m, io);
 }
 
 /** A record, read again into the command's scratch. */
@@ -304,8 +311,7 @@ static void submit_record(struct member *m, struct io *io)
     c->direction = TUTTI_READ;
     c->offset = tutti_record_place(map->placement, map->items[b->first + b->again].slot).offset;
     add_segment(c, io->scratch, c->bytes);
-    m->in_flight += c->bytes;
-    m->backend->type->submit(m->backend, c);
+    hand_to_backend(m, io);
 }
 
 bool batch_submit(struct member *m, struct batch *b)
@@ -353,7 +359,7 @@ void io_free(struct member *m, struct io *io)
     m->ios = io;
 }
 
-void batch_drop_rest(struct batch *b)
+void batch_drop_rest(struct batch *b, int error)
 {
     uint32_t position;
 
@@ -362,7 +368,7 @@ void batch_drop_rest(struct batch *b)
         batch_set_bad(b, position, true);
     }
     if (b->from < b->to || b->record_again)
-        b->error = ECANCELED;
+        b->error = error;
     b->from = b->to;
     b->record_again = false;
     b->hashed = true; /* not whole: no sum of it will count */

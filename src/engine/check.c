@@ -134,6 +134,8 @@ static void report(struct member *m, struct batch *b, uint32_t i, int error)
 {
     if (error == EBADMSG || error == ESTALE)
         member_count(&m->counters.verify_failures, 1);
+    if (error == EBADMSG)
+        fence_note(m, HEALTH_MISMATCH);
     map_fail(b->task->map, b->first + i, error);
 }
 
@@ -184,7 +186,7 @@ static void take_record(struct member *m, struct io *io, int error)
     b->record_error = error;
 }
 
-static void note_error(struct member *m, const struct io *io, int error)
+static void note_error(struct member *m, struct io *io, int error)
 {
     char what[96];
     const struct command *c = &io->command;
@@ -197,6 +199,9 @@ static void note_error(struct member *m, const struct io *io, int error)
         snprintf(what, sizeof(what), "%s of %u bytes failed", verb, c->bytes);
     member_count(&m->counters.io_errors, 1);
     member_io_error(m, -error, what, c->offset);
+    if (!io->batch->noted)
+        fence_note(m, HEALTH_ERROR);
+    io->batch->noted = true;
 }
 
 static void count_moved(struct member *m, const struct io *io, uint32_t bytes)
@@ -224,11 +229,14 @@ void check_ended(struct member *m, struct io *io)
     int error = c->result < 0 ? -c->result : (uint32_t)c->result < c->bytes ? EIO : 0;
 
     m->in_flight -= c->bytes;
-    if ((error == EAGAIN || error == EINTR) && io->tries++ < TRIES_WHEN_BUSY) {
+    m->out--;
+    io->late_at = 0;
+    if ((error == EAGAIN || error == EINTR) && io->tries++ < TRIES_WHEN_BUSY && !fence_closed(m)) {
         io_resubmit(m, io, 0);
         return;
     }
-    if (error && moved > 0 && io->from != UINT64_MAX) { /* short: go on behind what there is */
+    /* Short: go on behind what there is. */
+    if (error && moved > 0 && io->from != UINT64_MAX && !fence_closed(m)) {
         count_moved(m, io, moved);
         count_retry(m, b);
         io_resubmit(m, io, moved);
@@ -236,6 +244,8 @@ void check_ended(struct member *m, struct io *io)
     }
     if (error)
         note_error(m, io, error);
+    else
+        fence_note(m, HEALTH_GOOD);
     if (io->from == UINT64_MAX) {
         take_record(m, io, error);
     } else if (error) {
@@ -312,13 +322,13 @@ static void put_in_place(const struct member *m, const struct batch *b, uint32_t
 static void go_on(struct member *m, struct batch *b)
 {
     const struct task *t = b->task;
-    bool over = m->closing || tutti_ring_cancelled(m->ring, t->index);
+    bool over = task_is_to_end(m, t);
 
     for (uint32_t i = 0; i < b->count; i++) {
         if (!batch_is_bad(b, i))
             continue;
         if (map_status(t->map, b->first + i) != 0 || over) {
-            report(m, b, i, ECANCELED);
+            report(m, b, i, task_end_error(m, t));
             continue;
         }
         b->again = i;

@@ -22,6 +22,9 @@
 #define DEFAULT_QUEUE_BYTES ((size_t)32 << 20)
 #define LEAST_COMMAND_BYTES ((size_t)4096)
 #define MOST_COMMAND_BYTES ((size_t)64 << 20)
+#define DEFAULT_FENCE_ERRORS 16u
+#define DEFAULT_LATE_NS UINT64_C(30000000000)
+#define CLOSE_WAIT_NS UINT64_C(30000000000)
 
 struct tutti_engine {
     pid_t pid; /* threads do not follow a fork */
@@ -31,7 +34,11 @@ struct tutti_engine {
     struct member *member;
     char *path[TUTTI_MAX_MEMBERS];
     char *rules;
+    struct tutti_engine *left; /* the next one in left_behind */
 };
+
+/* Engines whose close gave up waiting: a thread of theirs may still run, so they stay. */
+static struct tutti_engine *left_behind;
 
 /** Backends to try in turn, for a name. Return: how many. */
 static uint32_t choices(const char *name, const struct backend_type *choice[2])
@@ -103,6 +110,8 @@ static void fill_member(struct tutti_engine *e, uint32_t i, const struct tutti_e
     m->staging_bytes = o->staging_bytes;
     m->command_bytes = (uint32_t)command_bytes;
     m->queue_bytes = o->queue_bytes ? o->queue_bytes : DEFAULT_QUEUE_BYTES;
+    m->health.bound = o->fence_errors ? o->fence_errors : DEFAULT_FENCE_ERRORS;
+    m->late_ns = o->late_ns ? o->late_ns : DEFAULT_LATE_NS;
     tutti_ring_shape(o->ring, &m->ring_depth, &consumers);
     m->options = (struct backend_options){
         .fd = o->member[i].fd,
@@ -117,10 +126,23 @@ static void fill_member(struct tutti_engine *e, uint32_t i, const struct tutti_e
     };
 }
 
-static void stop_all(struct tutti_engine *e)
+/** Return: 0, or -ETIMEDOUT with a message that names the first member that does not stop. */
+static int stop_all(struct tutti_engine *e, uint64_t timeout_ns, struct tutti_error *err)
 {
-    while (e->started > 0)
-        member_stop(&e->member[--e->started]);
+    uint64_t deadline = tutti_clock_after(tutti_clock_now(), timeout_ns);
+    int result = 0;
+
+    for (uint32_t i = 0; i < e->started; i++)
+        member_tell_to_stop(&e->member[i]);
+    for (uint32_t i = 0; i < e->started; i++)
+        if (member_join(&e->member[i], deadline) < 0 && result == 0)
+            result = tutti_error_set(
+                err, -ETIMEDOUT,
+                "%s: a command does not end (waited %.1f s for it): its thread, its memory and its "
+                "descriptor are left behind until the process ends; see the kernel's log (dmesg)",
+                e->path[i], (double)timeout_ns / 1e9);
+    e->started = 0;
+    return result;
 }
 
 static int start_all(struct tutti_engine *e, const struct tutti_engine_options *o,
@@ -134,7 +156,7 @@ static int start_all(struct tutti_engine *e, const struct tutti_engine_options *
         fill_member(e, i, o, command_bytes, type, choice);
         rc = member_start(&e->member[i], err);
         if (rc < 0) {
-            stop_all(e);
+            stop_all(e, UINT64_MAX, NULL); /* nothing was issued */
             return rc;
         }
         e->started++;
@@ -283,10 +305,50 @@ int tutti_engine_last_error(const struct tutti_engine *e, struct tutti_error *er
     return code;
 }
 
+int tutti_engine_member_state(const struct tutti_engine *e, uint32_t member,
+                              struct tutti_member_state *state)
+{
+    if (member >= e->members)
+        return -EINVAL;
+    member_state(&e->member[member], state);
+    return 0;
+}
+
+int tutti_engine_fence(struct tutti_engine *e, uint32_t member, const char *reason)
+{
+    if (member >= e->members)
+        return -EINVAL;
+    member_fence(&e->member[member], reason);
+    return 0;
+}
+
+int tutti_engine_unfence(struct tutti_engine *e, uint32_t member)
+{
+    if (member >= e->members)
+        return -EINVAL;
+    member_unfence(&e->member[member]);
+    return 0;
+}
+
+int tutti_engine_close_within(struct tutti_engine *e, uint64_t timeout_ns, struct tutti_error *err)
+{
+    int rc;
+
+    if (!e || e->pid != getpid())
+        return 0;
+    rc = stop_all(e, timeout_ns, err);
+    if (rc == 0) {
+        engine_free(e);
+        return 0;
+    }
+    /* CAS: engines may be closed by several threads; nobody takes one from the list. */
+    e->left = tutti_load_relaxed(&left_behind);
+    while (!tutti_compare_swap(&left_behind, &e->left, e))
+        ;
+    return rc;
+}
+
 void tutti_engine_close(struct tutti_engine *e)
 {
-    if (!e || e->pid != getpid())
-        return;
-    stop_all(e);
-    engine_free(e);
+    tutti_engine_close_within(e, CLOSE_WAIT_NS, NULL);
 }

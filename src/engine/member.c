@@ -80,6 +80,7 @@ static void read_mail(struct member *m)
     }
     m->closing = m->stop;
     pthread_mutex_unlock(&m->lock);
+    fence_open_again(m);
 }
 
 /** Collect what ended. Return: how many. */
@@ -90,12 +91,25 @@ static uint32_t collect(struct member *m)
 
     for (uint32_t i = 0; i < n; i++)
         check_ended(m, (struct io *)(void *)ended[i]); /* the command is its first field */
+    /* What ended is collected, so this thread's own pauses (SIGSTOP) make no command late. */
+    if (n < REAP_AT_ONCE && m->out > 0 && m->now >= m->next_look)
+        fence_look_for_late(m);
     return n;
 }
 
 static void hand_over(struct member *m)
 {
     m->type->reap(m->backend, NULL, 0);
+}
+
+/** A command that is out and does not end is noticed in time. */
+static uint64_t longest_sleep(const struct member *m)
+{
+    if (m->polls)
+        return POLL_NS;
+    if (m->out == 0)
+        return UINT64_MAX;
+    return m->next_look > m->now ? m->next_look - m->now : 0;
 }
 
 static void sleep_until_needed(struct member *m)
@@ -108,7 +122,7 @@ static void sleep_until_needed(struct member *m)
      * again: a bell after read_mail() may have ended the backend's read of the eventfd, and
      * collect() took that end. A bell after this look ends the wait. */
     if (!tutti_load_relaxed(&m->mail) && (!holding || !task_any_ready(m)))
-        m->type->wait(m->backend, m->polls ? POLL_NS : UINT64_MAX);
+        m->type->wait(m->backend, longest_sleep(m));
     tutti_ring_awake(m->ring, m->number);
 }
 
@@ -117,6 +131,7 @@ static void work(struct member *m)
     for (;;) {
         bool busy = false;
 
+        m->now = tutti_clock_now();
         read_mail(m);
         while (task_take(m))
             busy = true;
@@ -162,6 +177,10 @@ static void *run(void *argument)
     if (rc == 0)
         work(m);
     close_all(m);
+    pthread_mutex_lock(&m->lock);
+    m->ended = true;
+    pthread_cond_broadcast(&m->answered);
+    pthread_mutex_unlock(&m->lock);
     return NULL;
 }
 
@@ -180,10 +199,14 @@ static int create_thread(struct member *m)
 
 int member_start(struct member *m, struct tutti_error *err)
 {
+    pthread_condattr_t by_our_clock;
     int rc;
 
+    pthread_condattr_init(&by_our_clock);
+    pthread_condattr_setclock(&by_our_clock, CLOCK_MONOTONIC);
     pthread_mutex_init(&m->lock, NULL);
-    pthread_cond_init(&m->answered, NULL);
+    pthread_cond_init(&m->answered, &by_our_clock);
+    pthread_condattr_destroy(&by_our_clock);
     rc = create_thread(m);
     if (rc < 0) {
         tutti_error_set(err, rc, "%s: no thread for its engine: %s", m->options.path,
@@ -206,8 +229,8 @@ int member_start(struct member *m, struct tutti_error *err)
     return rc;
 }
 
-/** Whatever the thread does, it looks at its mail soon. Called under the lock. */
-static void ring_the_bell(struct member *m)
+/** Whatever the thread does, it looks at its mail soon. */
+void member_ring_the_bell(struct member *m)
 {
     uint64_t one = 1;
     ssize_t rc;
@@ -217,15 +240,38 @@ static void ring_the_bell(struct member *m)
     (void)rc;
 }
 
-void member_stop(struct member *m)
+void member_tell_to_stop(struct member *m)
 {
     pthread_mutex_lock(&m->lock);
     m->stop = true;
-    ring_the_bell(m);
+    member_ring_the_bell(m);
     pthread_mutex_unlock(&m->lock);
+}
+
+/**
+ * Wait for the thread's end. Return: 0; or -ETIMEDOUT, and then it still waits for a command: it,
+ * what it works with and what the command moves bytes to have to stay.
+ */
+int member_join(struct member *m, uint64_t deadline)
+{
+    struct timespec until = {.tv_sec = (time_t)(deadline / 1000000000),
+                             .tv_nsec = (long)(deadline % 1000000000)};
+    int rc = 0;
+    bool ended;
+
+    pthread_mutex_lock(&m->lock);
+    while (!m->ended && rc != ETIMEDOUT)
+        rc = pthread_cond_timedwait(&m->answered, &m->lock, &until);
+    ended = m->ended;
+    pthread_mutex_unlock(&m->lock);
+    if (!ended) {
+        pthread_detach(m->thread);
+        return -ETIMEDOUT;
+    }
     pthread_join(m->thread, NULL);
     pthread_mutex_destroy(&m->lock);
     pthread_cond_destroy(&m->answered);
+    return 0;
 }
 
 int member_fix(struct member *m, void *memory, size_t bytes, struct tutti_error *err)
@@ -234,7 +280,7 @@ int member_fix(struct member *m, void *memory, size_t bytes, struct tutti_error 
 
     pthread_mutex_lock(&m->lock);
     m->letter = &letter;
-    ring_the_bell(m);
+    member_ring_the_bell(m);
     while (m->letter)
         pthread_cond_wait(&m->answered, &m->lock);
     pthread_mutex_unlock(&m->lock);

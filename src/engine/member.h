@@ -14,6 +14,7 @@
  *     task.c     taking IOCBs, their order, when they are over
  *     batch.c    a range of the map becomes batches and commands
  *     check.c    what came back: records, sums, the second try
+ *     fence.c    whether this member is given commands at all
  *
  * Nothing here is locked: all of it is the thread's own. Everything comes from
  * fixed pools; whoever finds one empty waits for something in flight, and
@@ -27,7 +28,9 @@
 #include <stdint.h>
 
 #include "base/atomics.h"
+#include "base/clock.h"
 #include "engine/backend.h"
+#include "engine/health.h"
 #include "engine/staging.h"
 #include "tutti/engine.h"
 
@@ -97,6 +100,7 @@ struct task {
  * @open: commands in flight
  * @hashed: a write's sums are in its records
  * @landed: everything submitted has ended
+ * @noted: a command of it failed, and the member's health knows: its second try is no other fault
  * @again: position (relative to @first) under its second try, or NO_POSITION
  * @record_again: the second try wants the position's record too
  * @error, @record_error: positive errno of the data's and the record's command
@@ -115,6 +119,7 @@ struct batch {
     uint32_t open;
     bool hashed;
     bool landed;
+    bool noted;
     bool record_again;
     uint32_t again;
     int error;
@@ -125,6 +130,7 @@ struct batch {
 /**
  * struct io - a command with what it is for
  * @from: place in the batch, bytes; UINT64_MAX: a record read again into @scratch
+ * @late_at: when it counts as late, 0 while it is not out
  * @scratch: MEMBER_SCRATCH bytes of its own
  */
 struct io {
@@ -132,9 +138,13 @@ struct io {
     struct io *next;
     struct batch *batch;
     uint64_t from;
+    uint64_t late_at;
     uint32_t tries;
     uint8_t *scratch;
 };
+
+/** Whether a member is given commands; OPENING: it was asked for and the thread has not seen it. */
+enum gate { GATE_OPEN, GATE_CLOSED, GATE_OPENING };
 
 /** A letter to the thread; one at a time, under the lock. */
 struct letter {
@@ -155,6 +165,7 @@ struct member {
     int cpu; /* -1: anywhere */
     size_t staging_bytes;
     uint64_t queue_bytes;
+    uint64_t late_ns;
     uint32_t command_bytes;
 
     /* The thread's own. */
@@ -166,6 +177,7 @@ struct member {
     uint64_t sequence;
     uint64_t look;   /* number of the last look at the lists */
     uint32_t active; /* tasks that are not over */
+    uint32_t out;    /* commands */
     struct batch *batch_pool;
     struct batch *batches;
     struct io *io_pool;
@@ -176,6 +188,9 @@ struct member {
     struct batch_list again;                /* second tries to submit */
     struct batch_list check[TUTTI_CLASSES]; /* to be verified or hashed */
     uint64_t in_flight;                     /* bytes */
+    uint64_t now;                           /* of this turn of the loop */
+    uint64_t next_look;                     /* for late commands */
+    struct health health;
     bool closing;
     bool stepped_over; /* a task was not ready at the last look */
     bool polls;        /* and waits for a word that wakes nobody */
@@ -191,16 +206,35 @@ struct member {
     bool mail;             /* stop or letter is set: saves the thread the lock */
     bool stop;             /* under lock */
     bool opened;           /* under lock: the thread is past its opening */
+    bool ended;            /* under lock: the thread touches nothing any more */
     int open_result;
+    uint32_t gate; /* under lock; read relaxed by anybody */
     struct tutti_error open_error;
-    struct tutti_error io_error; /* under lock: the last I/O error's sentence */
+    struct tutti_error io_error;            /* under lock: the last I/O error's sentence */
+    char fence_reason[TUTTI_MEMBER_REASON]; /* under lock */
 };
 
 /* member.c */
 int member_start(struct member *m, struct tutti_error *err);
-void member_stop(struct member *m);
+void member_tell_to_stop(struct member *m);
+int member_join(struct member *m, uint64_t deadline);
+void member_ring_the_bell(struct member *m);
 int member_fix(struct member *m, void *memory, size_t bytes, struct tutti_error *err);
 void member_io_error(struct member *m, int code, const char *what, uint64_t offset);
+
+/* fence.c: the thread's side, */
+void fence_note(struct member *m, enum health_event event);
+void fence_look_for_late(struct member *m);
+void fence_open_again(struct member *m);
+/* and that of the engine's calls. */
+void member_fence(struct member *m, const char *reason);
+void member_unfence(struct member *m);
+void member_state(struct member *m, struct tutti_member_state *state);
+
+static inline bool fence_closed(const struct member *m)
+{
+    return tutti_load_relaxed(&m->gate) == GATE_CLOSED; /* as in close_gate() */
+}
 
 /** Add to a counter: one writer, so a plain addition and a whole store. */
 static inline void member_count(uint64_t *counter, uint64_t by)
@@ -214,6 +248,8 @@ bool task_take(struct member *m);
 void task_fill(struct member *m);
 bool task_any_ready(struct member *m);
 void task_batch_over(struct member *m, struct task *t);
+bool task_is_to_end(const struct member *m, const struct task *t);
+int task_end_error(const struct member *m, const struct task *t);
 bool task_wait_for_records(struct member *m, struct batch *b);
 
 /* batch.c */
@@ -222,7 +258,7 @@ void batch_pools_close(struct member *m);
 enum opening { OPENED, EXPANDED, BLOCKED };
 enum opening batch_open(struct member *m, struct task *t);
 bool batch_submit(struct member *m, struct batch *b);
-void batch_drop_rest(struct batch *b);
+void batch_drop_rest(struct batch *b, int error);
 void batch_close(struct member *m, struct batch *b);
 bool batch_seek(struct member *m, struct task *t);
 bool batch_ours(const struct member *m, const struct task *t);

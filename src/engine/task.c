@@ -92,11 +92,23 @@ static void expanded(struct member *m, struct task *t)
     finish_if_over(m, t);
 }
 
+bool task_is_to_end(const struct member *m, const struct task *t)
+{
+    return m->closing || fence_closed(m) || tutti_ring_cancelled(m->ring, t->index);
+}
+
+int task_end_error(const struct member *m, const struct task *t)
+{
+    return m->closing || tutti_ring_cancelled(m->ring, t->index) ? ECANCELED : ENODEV;
+}
+
 /** Not started, or not to go on: what is left of its range stays undone. */
 static void give_up(struct member *m, struct task *t)
 {
+    int error = task_end_error(m, t);
+
     while (batch_seek(m, t))
-        map_fail(t->map, t->cursor++, ECANCELED);
+        map_fail(t->map, t->cursor++, error);
     expanded(m, t);
 }
 
@@ -188,7 +200,7 @@ enum look { GO, STEP_OVER, GIVE_UP };
 
 static enum look look_at(struct member *m, struct task *t)
 {
-    if (m->closing || tutti_ring_cancelled(m->ring, t->index))
+    if (task_is_to_end(m, t))
         return GIVE_UP;
     if (t->started)
         return GO;
@@ -219,8 +231,7 @@ enum room { ROOM, ROOM_FOR_OPEN_ONES, NO_ROOM };
 
 static bool to_be_looked_at(struct member *m, const struct task *t, enum room room)
 {
-    return room == ROOM || (room == ROOM_FOR_OPEN_ONES && t->filling) || m->closing ||
-           tutti_ring_cancelled(m->ring, t->index);
+    return room == ROOM || (room == ROOM_FOR_OPEN_ONES && t->filling) || task_is_to_end(m, t);
 }
 
 /** Bring one task forward by one command. CHANGED: it left its list; look again from the front. */
@@ -235,7 +246,7 @@ static enum step step(struct member *m, struct task *t)
             struct batch *b = t->filling;
 
             t->filling = NULL;
-            batch_drop_rest(b);
+            batch_drop_rest(b, task_end_error(m, t));
             if (b->open == 0)
                 check_settle(m, b);
         }
@@ -273,9 +284,9 @@ static bool fill_one(struct member *m)
     enum room room = ROOM;
 
     if (b) { /* a second try goes first: what waits for it has waited long enough */
-        if (m->closing || tutti_ring_cancelled(m->ring, b->task->index)) {
+        if (task_is_to_end(m, b->task)) {
             batch_pop(&m->again);
-            batch_drop_rest(b);
+            batch_drop_rest(b, task_end_error(m, b->task));
             if (b->open == 0)
                 check_settle(m, b);
             return true;

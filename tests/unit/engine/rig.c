@@ -141,6 +141,8 @@ void rig_start(struct rig *rig)
         .queue_bytes = o->queue_bytes,
         .fault_rules = o->rules,
         .fault_inner = o->inner,
+        .fence_errors = or_default(o->fence_errors, UINT32_MAX),
+        .late_ns = o->late_ns,
     };
     int rc;
 

@@ -38,6 +38,7 @@ enum rig_layout {
  * @blocks: engine blocks in KV memory, 64
  * @skew: bytes that KV memory is moved off its alignment
  * @unreachable: KV memory is of a device that nothing reaches: all is staged
+ * @fence_errors, @late_ns: as struct tutti_engine_options; 0: a member is never fenced
  * @may_fail: rig_open() may come back without an engine; see opened and said
  */
 struct rig_options {
@@ -59,6 +60,8 @@ struct rig_options {
     size_t command_bytes;
     size_t queue_bytes;
     uint32_t ring_depth;
+    uint32_t fence_errors;
+    uint64_t late_ns;
     bool unreachable;
     bool may_fail;
 };
