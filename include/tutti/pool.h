@@ -149,6 +149,9 @@ int tutti_pool_geometry(const struct tutti_pool *pool, uint32_t group,
 /** The pool's 16 secret bytes, owned by the pool. */
 const uint8_t *tutti_pool_secret(const struct tutti_pool *pool);
 
+/** The home folder, as it was named; owned by the pool. */
+const char *tutti_pool_home(const struct tutti_pool *pool);
+
 /** File descriptor and path of a member; owned by the pool. */
 int tutti_pool_member_fd(const struct tutti_pool *pool, uint32_t member);
 const char *tutti_pool_member_path(const struct tutti_pool *pool, uint32_t member);
@@ -170,6 +173,23 @@ void tutti_pool_count_written(struct tutti_pool *pool, uint64_t bytes);
 
 /** Flush the members' device caches (bounds what a power loss forgets). Any thread. */
 int tutti_pool_flush(struct tutti_pool *pool, struct tutti_error *err);
+
+/**
+ * tutti_pool_set_fenced() - this member is given no commands, or is again
+ *
+ * Epochs and flushes leave a fenced member out: the others remember the epoch. Any thread, one at a
+ * time.
+ */
+void tutti_pool_set_fenced(struct tutti_pool *pool, uint32_t member, bool fenced);
+
+/**
+ * tutti_pool_leave_open() - a command on a member may still be out
+ *
+ * tutti_pool_close() then writes nothing and leaves descriptors and locks to
+ * the end of the process, so that a write which comes late finds its own file,
+ * and nobody else in it.
+ */
+void tutti_pool_leave_open(struct tutti_pool *pool);
 
 /**
  * tutti_pool_scan() - read every record of this rank
@@ -218,6 +238,28 @@ int64_t tutti_pool_check(struct tutti_pool *pool, bool data, struct tutti_scan_r
 int tutti_pool_disable(const char *home, const char *reason, struct tutti_error *err);
 int tutti_pool_enable(const char *home, struct tutti_error *err);
 int tutti_pool_disabled(const char *home, char *reason, size_t reason_bytes);
+
+/**
+ * The same for one member, file "disabled.rank<r>.member<m>": nothing is asked of it, the others
+ * serve on. A running half makes the file when the member errs too much.
+ * @path: where the member is, for tutti_pool_probe_member(); NULL where not known
+ */
+int tutti_pool_disable_member(const char *home, uint32_t rank, uint32_t member, const char *reason,
+                              const char *path, struct tutti_error *err);
+int tutti_pool_enable_member(const char *home, uint32_t rank, uint32_t member,
+                             struct tutti_error *err);
+int tutti_pool_member_disabled(const char *home, uint32_t rank, uint32_t member, char *reason,
+                               size_t reason_bytes);
+
+/**
+ * tutti_pool_probe_member() - whether a member that is off can come back
+ *
+ * Reads its superblock and pieces all over it; writes nothing, takes no lock.
+ * Where it is, the switch says; else it is looked for in the home. Return: 0,
+ * or a negative errno with a message (-EIO, -EROFS, -EXDEV: another member, -EFBIG: cut short).
+ */
+int tutti_pool_probe_member(const char *home, uint32_t rank, uint32_t member,
+                            struct tutti_error *err);
 
 /** The secret and pool id of a home folder, without opening members (the scheduler's half). */
 int tutti_pool_secret_load(const char *home, bool create, uint8_t pool_id[16], uint8_t secret[16],

@@ -1,10 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * control.c: the kill switch, a file "disabled" in a pool's home.
+ * control.c: the kill switch, a file "disabled" in a pool's home, and one like
+ * it for each member.
  *
  * Knows neither members nor secret: it must work when those are what is
- * broken. The file is complete from the moment it is there (rename), and
- * readable for the server whoever made it.
+ * broken. A file is complete from the moment it is there (rename), and readable
+ * for the server whoever made it. Its first line says why; the second one, of
+ * a member's, where that member is, for who looks whether it can come back.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -18,13 +20,42 @@
 
 static const char switch_name[] = "disabled";
 
-int tutti_pool_disable(const char *home, const char *reason, struct tutti_error *err)
+struct switch_name {
+    char text[64];
+};
+
+static struct switch_name member_switch(uint32_t rank, uint32_t member)
+{
+    struct switch_name name;
+
+    snprintf(name.text, sizeof(name.text), "%s.rank%u.member%u", switch_name, rank, member);
+    return name;
+}
+
+/** A line of its own, whatever is in it. Return: 0 or a negative errno. */
+static int write_line(int fd, const char *text)
+{
+    size_t length = strlen(text);
+    char *line = malloc(length + 1);
+    ssize_t n;
+
+    if (!line)
+        return -ENOMEM;
+    for (size_t i = 0; i < length; i++)
+        line[i] = text[i] == '\n' ? ' ' : text[i];
+    line[length] = '\n';
+    n = write(fd, line, length + 1);
+    free(line);
+    return n < 0 ? -errno : (size_t)n == length + 1 ? 0 : -ENOSPC;
+}
+
+static int throw_switch(const char *home, const char *name, const char *reason, const char *second,
+                        struct tutti_error *err)
 {
     char path[POOL_MAX_PATH];
     char temporary[POOL_MAX_PATH + 16];
-    size_t length;
     int fd;
-    int rc = home_path(path, home, switch_name, err);
+    int rc = home_path(path, home, name, err);
 
     if (rc < 0)
         return rc;
@@ -34,10 +65,10 @@ int tutti_pool_disable(const char *home, const char *reason, struct tutti_error 
     fd = mkostemp(temporary, O_CLOEXEC);
     if (fd < 0)
         return backing_error(-errno, "creating", path, 0, err);
-    length = strlen(reason);
-    if (write(fd, reason, length) != (ssize_t)length || write(fd, "\n", 1) != 1)
-        rc = errno ? -errno : -ENOSPC;
-    else if (fchmod(fd, 0644) < 0 || fsync(fd) < 0 || rename(temporary, path) < 0)
+    rc = write_line(fd, reason);
+    if (rc == 0 && second)
+        rc = write_line(fd, second);
+    if (rc == 0 && (fchmod(fd, 0644) < 0 || fsync(fd) < 0 || rename(temporary, path) < 0))
         rc = -errno;
     close(fd);
     if (rc < 0) {
@@ -48,10 +79,10 @@ int tutti_pool_disable(const char *home, const char *reason, struct tutti_error 
     return rc < 0 ? backing_error(rc, "flushing the folder of", path, 0, err) : 0;
 }
 
-int tutti_pool_enable(const char *home, struct tutti_error *err)
+static int take_back(const char *home, const char *name, struct tutti_error *err)
 {
     char path[POOL_MAX_PATH];
-    int rc = home_path(path, home, switch_name, err);
+    int rc = home_path(path, home, name, err);
 
     if (rc < 0)
         return rc;
@@ -61,15 +92,36 @@ int tutti_pool_enable(const char *home, struct tutti_error *err)
     return rc < 0 ? backing_error(rc, "flushing the folder of", path, 0, err) : 0;
 }
 
-int tutti_pool_disabled(const char *home, char *reason, size_t reason_bytes)
+/** Copy line @number of a text, cut to what fits. */
+static void copy_line(char *to, size_t bytes, const char *text, unsigned number)
+{
+    size_t length;
+
+    if (bytes == 0)
+        return;
+    while (number-- > 0) {
+        text += strcspn(text, "\n");
+        text += *text == '\n';
+    }
+    length = strcspn(text, "\n");
+    if (length > bytes - 1)
+        length = bytes - 1;
+    memcpy(to, text, length);
+    to[length] = '\0';
+}
+
+/** Whether a switch is thrown (1 or 0), and two lines of it. */
+static int look_at(const char *home, const char *name, char *reason, size_t reason_bytes,
+                   char *second, size_t second_bytes)
 {
     char path[POOL_MAX_PATH];
+    char text[POOL_MAX_PATH + TUTTI_ERROR_MESSAGE];
     ssize_t n;
     int fd;
 
-    if (reason_bytes > 0)
-        reason[0] = '\0';
-    if (home_path(path, home, switch_name, NULL) < 0)
+    copy_line(reason, reason_bytes, "", 0);
+    copy_line(second, second_bytes, "", 0);
+    if (home_path(path, home, name, NULL) < 0)
         return 0;
     fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
     if (fd < 0 && (errno == ENOENT || errno == ENOTDIR))
@@ -79,11 +131,48 @@ int tutti_pool_disabled(const char *home, char *reason, size_t reason_bytes)
             snprintf(reason, reason_bytes, "%s: %s", path, strerror(errno));
         return 1;
     }
-    if (reason_bytes > 0) {
-        n = read(fd, reason, reason_bytes - 1);
-        reason[n > 0 ? n : 0] = '\0';
-        reason[strcspn(reason, "\n")] = '\0';
-    }
+    n = read(fd, text, sizeof(text) - 1);
+    text[n > 0 ? n : 0] = '\0';
+    copy_line(reason, reason_bytes, text, 0);
+    copy_line(second, second_bytes, text, 1);
     close(fd);
     return 1;
+}
+
+int tutti_pool_disable(const char *home, const char *reason, struct tutti_error *err)
+{
+    return throw_switch(home, switch_name, reason, NULL, err);
+}
+
+int tutti_pool_enable(const char *home, struct tutti_error *err)
+{
+    return take_back(home, switch_name, err);
+}
+
+int tutti_pool_disabled(const char *home, char *reason, size_t reason_bytes)
+{
+    return look_at(home, switch_name, reason, reason_bytes, NULL, 0);
+}
+
+int tutti_pool_disable_member(const char *home, uint32_t rank, uint32_t member, const char *reason,
+                              const char *path, struct tutti_error *err)
+{
+    return throw_switch(home, member_switch(rank, member).text, reason, path, err);
+}
+
+int tutti_pool_enable_member(const char *home, uint32_t rank, uint32_t member,
+                             struct tutti_error *err)
+{
+    return take_back(home, member_switch(rank, member).text, err);
+}
+
+int tutti_pool_member_disabled(const char *home, uint32_t rank, uint32_t member, char *reason,
+                               size_t reason_bytes)
+{
+    return look_at(home, member_switch(rank, member).text, reason, reason_bytes, NULL, 0);
+}
+
+int member_switch_path(const char *home, uint32_t rank, uint32_t member, char path[POOL_MAX_PATH])
+{
+    return look_at(home, member_switch(rank, member).text, NULL, 0, path, POOL_MAX_PATH);
 }

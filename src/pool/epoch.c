@@ -7,6 +7,9 @@
  * be forgotten (epoch, shape) goes to both copies in turn, each flushed before
  * the other is touched: a crash leaves one whole copy in every member, and a
  * copy that rots later takes nothing with it.
+ *
+ * A fenced member is left out. Whoever opens the pool next takes the largest
+ * sequence of all members, so one of them is enough to remember.
  */
 #include <errno.h>
 #include <inttypes.h>
@@ -18,15 +21,24 @@
 #include "base/atomics.h"
 #include "pool/internal.h"
 
+static bool is_fenced(const struct tutti_pool *pool, uint32_t member)
+{
+    return tutti_load_relaxed(&pool->fenced) >> member & 1; /* it orders nothing */
+}
+
 static int commit_once(struct tutti_pool *pool, struct tutti_error *err)
 {
     struct tutti_superblock *s = &pool->superblock;
+    uint32_t written = 0;
 
     s->sequence++;
     for (uint32_t i = 0; i < pool->members; i++) {
         struct member *m = &pool->member[i];
         int rc;
 
+        if (is_fenced(pool, i))
+            continue;
+        written++;
         s->member = i;
         rc = superblock_write(&m->backing, s, 1 - m->copy, err);
         s->member = 0;
@@ -34,6 +46,11 @@ static int commit_once(struct tutti_pool *pool, struct tutti_error *err)
             return rc; /* the copy that m->copy names is untouched */
         m->copy = 1 - m->copy;
     }
+    if (written == 0)
+        return tutti_error_set(err, -ENODEV,
+                               "%s: no member of this rank is given commands: bring one back "
+                               "(tutti enable)",
+                               pool->home);
     return 0;
 }
 
@@ -97,20 +114,37 @@ int tutti_pool_flush(struct tutti_pool *pool, struct tutti_error *err)
     int result = 0;
 
     for (uint32_t i = 0; i < pool->members && !pool->read_only; i++)
-        if (fdatasync(pool->member[i].backing.fd) < 0 && result == 0)
+        if (!is_fenced(pool, i) && fdatasync(pool->member[i].backing.fd) < 0 && result == 0)
             result = backing_error(-errno, "flushing", pool->member[i].backing.path, 0, err);
     return result;
+}
+
+void tutti_pool_set_fenced(struct tutti_pool *pool, uint32_t member, bool fenced)
+{
+    /* Relaxed: one writer; a commit that comes at this moment may meet the device once more. */
+    uint32_t bits = tutti_load_relaxed(&pool->fenced) & ~(UINT32_C(1) << member);
+
+    tutti_store_relaxed(&pool->fenced, bits | (uint32_t)fenced << member);
+}
+
+void tutti_pool_leave_open(struct tutti_pool *pool)
+{
+    pool->left = true;
 }
 
 void tutti_pool_close(struct tutti_pool *pool)
 {
     if (!pool)
         return;
-    if (!pool->read_only && !pool->half_begun && pool->member[0].backing.opener == getpid() &&
+    if (!pool->read_only && !pool->left && !pool->half_begun && pool->member[0].backing.opener == getpid() &&
         tutti_load_relaxed(&pool->written) > 0)
         pool_commit(pool, false, NULL); /* only counters are lost when it fails */
     for (uint32_t i = 0; i < TUTTI_MAX_MEMBERS; i++)
-        backing_close(&pool->member[i].backing);
+        if (pool->left)
+            free(pool->member[i].backing.path);
+        else
+            backing_close(&pool->member[i].backing);
     sodium_memzero(pool->secret, sizeof(pool->secret));
+    free(pool->home);
     free(pool);
 }

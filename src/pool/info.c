@@ -56,6 +56,11 @@ const uint8_t *tutti_pool_secret(const struct tutti_pool *pool)
     return pool->secret;
 }
 
+const char *tutti_pool_home(const struct tutti_pool *pool)
+{
+    return pool->home;
+}
+
 int tutti_pool_member_fd(const struct tutti_pool *pool, uint32_t member)
 {
     return member < pool->members ? pool->member[member].backing.fd : -1;

@@ -60,6 +60,7 @@ struct member {
 };
 
 struct tutti_pool {
+    char *home;
     struct member member[TUTTI_MAX_MEMBERS];
     uint32_t members;
     bool read_only;
@@ -73,6 +74,9 @@ struct tutti_pool {
     int current[TUTTI_MAX_GROUPS];
     /* Bytes counted since the superblock's; any thread adds. */
     uint64_t written;
+    /* A bit for each member that is given no commands; one thread writes, any reads. */
+    uint32_t fenced;
+    bool left; /* a command may still be out: descriptors and locks stay */
 };
 
 /* superblock.c */
@@ -152,6 +156,11 @@ int home_path(char path[POOL_MAX_PATH], const char *home, const char *name,
               struct tutti_error *err);
 /** Flush the folder that holds a path, so that a new name outlives a crash. */
 int folder_sync(const char *path);
+
+/* control.c */
+
+/** Where a member is, by its switch; empty where that does not say. Return: whether it is thrown. */
+int member_switch_path(const char *home, uint32_t rank, uint32_t member, char path[POOL_MAX_PATH]);
 
 /* allocate.c */
 

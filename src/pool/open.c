@@ -274,6 +274,11 @@ int tutti_pool_open(const struct tutti_pool_options *options, struct tutti_pool 
         return tutti_error_set(err, -ENOMEM, "%s: no memory", options->home);
     for (uint32_t i = 0; i < TUTTI_MAX_MEMBERS; i++)
         p->member[i].backing.fd = -1;
+    p->home = strdup(options->home);
+    if (!p->home) {
+        free(p);
+        return tutti_error_set(err, -ENOMEM, "%s: no memory", options->home);
+    }
     p->read_only = true; /* so that closing a half-open pool writes nothing */
     rc = open_all(p, options, err);
     if (rc < 0) {
