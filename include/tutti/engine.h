@@ -145,6 +145,9 @@ struct tutti_member_state {
 int tutti_engine_member_state(const struct tutti_engine *engine, uint32_t member,
                               struct tutti_member_state *state);
 
+/** Whether a member is fenced: 1 or 0, -EINVAL where there is no such member. Any thread. */
+int tutti_engine_fenced(const struct tutti_engine *engine, uint32_t member);
+
 /**
  * tutti_engine_fence() - give a member no more commands; it does so itself when it errs too much
  *

@@ -53,7 +53,8 @@ enum tutti_class {
 
 /**
  * struct tutti_map - a transfer map: what a request's IOCBs name ranges of
- * @items: @count transfers, in the request's order
+ * @items: @count transfers, in the request's order. A generation of 0, in a
+ *   scrub's, takes whatever record of this shape is in the slot, ENODATA for none
  * @origins: for stores, @count; else NULL
  * @count: slots
  * @placement: the disk formula

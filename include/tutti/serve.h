@@ -48,6 +48,7 @@ struct tutti_store;
  * @look_ahead: layers of an in-step load issued ahead; 0 chooses (4)
  * @unverified: the unsafe mode: nothing is compared; say so wherever it is used
  * @cpu, @cpus: where engine threads run; none for anywhere
+ * @fence_errors, @late_ns: as in struct tutti_engine_options
  */
 struct tutti_serve_options {
     struct tutti_pool *pool;
@@ -61,12 +62,24 @@ struct tutti_serve_options {
     bool unverified;
     const int *cpu;
     uint32_t cpus;
+    uint32_t fence_errors;
+    uint64_t late_ns;
 };
 
 int tutti_serve_open(const struct tutti_serve_options *options, struct tutti_serve **serve,
                      struct tutti_error *err);
 
-/** Ends or cancels everything, waits for what was submitted, stops the engine. NULL is allowed. */
+/**
+ * tutti_serve_close_within() - end or cancel everything, stop the engine
+ *
+ * Return: 0, or -ETIMEDOUT with a message: a device does not end a command. What that command may
+ * still touch is left behind, the pool's descriptors and locks with it (tutti_pool_close() knows);
+ * KV memory must stay mapped. NULL is allowed.
+ */
+int tutti_serve_close_within(struct tutti_serve *serve, uint64_t timeout_ns,
+                             struct tutti_error *err);
+
+/** The same, within half a minute, for who has nothing to do about it. */
 void tutti_serve_close(struct tutti_serve *serve);
 
 /** One stretch of memory that planes point into. */
@@ -81,7 +94,8 @@ struct tutti_kv_region {
  * @blocks: engine blocks; numbers in transfers are below it
  * @regions: memory behind the planes
  *
- * Checks that no two planes' blocks overlap and that all lie inside regions.
+ * Checks that no two planes' blocks overlap, that all lie inside regions, and
+ * where transfers are staged, that a slot's layer fits the staging.
  *
  * Return: 1 when transfers will be direct, 0 when staged (the reason in @err
  * with code 0), or a negative errno with a message.
@@ -104,7 +118,7 @@ void tutti_serve_counters(const struct tutti_serve *serve, struct tutti_engine_c
  *
  * Until the retrieve has ended the blocks belong to it.
  *
- * Return: 0, -EINVAL (a slot or block outside), -ENOMEM.
+ * Return: 0, -EINVAL (a slot or block outside, a block named twice), -ENOMEM.
  */
 int tutti_retrieve_begin(struct tutti_serve *serve, uint32_t group,
                          const struct tutti_transfer *items, uint32_t count, bool in_step,
@@ -120,7 +134,7 @@ int tutti_retrieve_begin(struct tutti_serve *serve, uint32_t group,
  */
 int tutti_retrieve_layer(struct tutti_retrieve *retrieve, uint32_t layer, uint64_t timeout_ns);
 
-/** 1 when all of it has ended, 0 while it goes on. Also issues what found no room before. */
+/** 1 when all of it has ended, 0 while it goes on. Makes progress, as tutti_serve_progress(). */
 int tutti_retrieve_poll(struct tutti_retrieve *retrieve);
 
 /** Wait for the end. Return: 0 or -ETIMEDOUT. */
@@ -136,6 +150,7 @@ void tutti_retrieve_cancel(struct tutti_retrieve *retrieve);
  * @verified: longest prefix of positions without an error
  * @position: per position 0 or a positive errno (EBADMSG: checksum; ESTALE:
  *   another record in the slot, or of an epoch that does not count; EIO;
+ *   ENODEV: its member is fenced, and the slot may be as good as ever;
  *   ECANCELED); owned by the session, gone with its end
  * @bytes: data bytes moved
  * @began, @first_layer, @ended: monotonic ns
@@ -194,6 +209,32 @@ int tutti_serve_fence(struct tutti_serve *serve, const uint32_t *blocks, uint32_
 /** Overwrite the records of dropped slots by empty ones. Ordered before later stores. */
 int tutti_serve_erase(struct tutti_serve *serve, uint32_t group, const struct tutti_transfer *items,
                       uint32_t count, struct tutti_error *err);
+
+/*
+ * Members that err too much are fenced (engine.h): positions on them end with
+ * ENODEV at once, the others serve on. Whoever has the directory fences them
+ * there too, so that they are not looked up or given out.
+ */
+
+/** How a member does. Return: 0 or -EINVAL. Any thread; cheap. */
+int tutti_serve_member_state(const struct tutti_serve *serve, uint32_t member,
+                             struct tutti_member_state *state);
+
+/** A bit for each member that is fenced. Any thread; a word a member is read. */
+uint32_t tutti_serve_fenced(const struct tutti_serve *serve);
+
+/**
+ * tutti_serve_watch_members() - compare the members with their switches; call it once a second
+ *
+ * A member that was fenced meanwhile gets its switch thrown (a file in the pool's home, see
+ * pool.h); one whose switch was thrown by somebody is fenced, and one whose switch was taken back
+ * (tutti enable) is given commands again. Touches the home's file system, and so may wait for its
+ * device: call it from a thread that no request waits for. One thread at a time, beside any other
+ * call but open and close.
+ *
+ * Return: as tutti_serve_fenced().
+ */
+uint32_t tutti_serve_watch_members(struct tutti_serve *serve);
 
 /** Issue what waits for the scheduler's leave or for room in the ring. Call once a step. */
 void tutti_serve_progress(struct tutti_serve *serve);

@@ -113,13 +113,37 @@ void check_build_empty(const struct member *m, const struct tutti_map *map, uint
     tutti_record_seal(r);
 }
 
+/**
+ * The same where a transfer names no generation, and so whatever its place holds: ENODATA where
+ * that is nothing, or another shape's.
+ */
+static int any_record_error(const struct member *m, const struct tutti_map *map, uint32_t position,
+                            const struct tutti_record *r)
+{
+    const struct tutti_record *stencil = map->stencil;
+    int rc = tutti_record_whole(r, map->placement->record_stride);
+
+    if (rc < 0)
+        return -rc;
+    if (memcmp(r->pool, stencil->pool, sizeof(r->pool)) != 0 || r->rank != stencil->rank ||
+        r->member != m->number || r->slot != map->items[position].slot)
+        return ESTALE;
+    return r->geometry == stencil->geometry && r->group == stencil->group &&
+                   r->layers == stencil->layers
+               ? 0
+               : ENODATA;
+}
+
 /** Positive errno of a record that was read for a position, or 0. */
 static int record_error(const struct member *m, const struct tutti_map *map, uint32_t position,
                         const struct tutti_record *r)
 {
     const struct tutti_transfer *item = &map->items[position];
-    int rc = tutti_record_whole(r, map->placement->record_stride);
+    int rc;
 
+    if (item->generation == 0)
+        return any_record_error(m, map, position, r);
+    rc = tutti_record_whole(r, map->placement->record_stride);
     if (rc == -EBADMSG)
         return EBADMSG;
     if (rc < 0 ||
@@ -132,9 +156,13 @@ static int record_error(const struct member *m, const struct tutti_map *map, uin
 
 static void report(struct member *m, struct batch *b, uint32_t i, int error)
 {
-    if (error == EBADMSG || error == ESTALE)
+    /* A scrub meets torn records that a crash left, again and again: they are nobody's. */
+    bool asked_for =
+        b->task->map->items[b->first + i].generation != 0 || b->task->kind != READ_RECORDS;
+
+    if (asked_for && (error == EBADMSG || error == ESTALE))
         member_count(&m->counters.verify_failures, 1);
-    if (error == EBADMSG)
+    if (asked_for && error == EBADMSG)
         fence_note(m, HEALTH_MISMATCH);
     map_fail(b->task->map, b->first + i, error);
 }
@@ -298,7 +326,8 @@ static bool layer_good(struct member *m, const struct batch *b, uint32_t i)
     if (!map->verify)
         return true;
     /* Records are checked when they are read; this catches a caller that read none. */
-    if (r->generation != item->generation || !tutti_key_equal(r->key, item->key))
+    if (item->generation != 0 &&
+        (r->generation != item->generation || !tutti_key_equal(r->key, item->key)))
         return false;
     return tutti_record_sum(r, b->task->iocb->layer) == sum_of(m, b, i);
 }
@@ -370,7 +399,11 @@ static void verify(struct member *m, struct batch *b)
         if (map_status(t->map, position) != 0) {
             batch_set_bad(b, i, false);
         } else if (t->kind == READ_RECORDS) {
-            if (record_error(m, t->map, position, map_record(t->map, position)))
+            int error = record_error(m, t->map, position, map_record(t->map, position));
+
+            if (error == ENODATA && !batch_is_bad(b, i))
+                map_fail(t->map, position, error);
+            else if (error)
                 batch_set_bad(b, i, true);
         } else if (!batch_is_bad(b, i)) {
             if (layer_good(m, b, i))

@@ -314,6 +314,11 @@ int tutti_engine_member_state(const struct tutti_engine *e, uint32_t member,
     return 0;
 }
 
+int tutti_engine_fenced(const struct tutti_engine *e, uint32_t member)
+{
+    return member < e->members ? fence_closed(&e->member[member]) : -EINVAL;
+}
+
 int tutti_engine_fence(struct tutti_engine *e, uint32_t member, const char *reason)
 {
     if (member >= e->members)

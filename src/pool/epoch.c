@@ -136,8 +136,8 @@ void tutti_pool_close(struct tutti_pool *pool)
 {
     if (!pool)
         return;
-    if (!pool->read_only && !pool->left && !pool->half_begun && pool->member[0].backing.opener == getpid() &&
-        tutti_load_relaxed(&pool->written) > 0)
+    if (!pool->read_only && !pool->left && !pool->half_begun &&
+        pool->member[0].backing.opener == getpid() && tutti_load_relaxed(&pool->written) > 0)
         pool_commit(pool, false, NULL); /* only counters are lost when it fails */
     for (uint32_t i = 0; i < TUTTI_MAX_MEMBERS; i++)
         if (pool->left)

@@ -159,7 +159,8 @@ int folder_sync(const char *path);
 
 /* control.c */
 
-/** Where a member is, by its switch; empty where that does not say. Return: whether it is thrown. */
+/** Where a member is, by its switch; empty where that does not say. Return: whether it is thrown.
+ */
 int member_switch_path(const char *home, uint32_t rank, uint32_t member, char path[POOL_MAX_PATH]);
 
 /* allocate.c */

@@ -15,6 +15,7 @@
 #include <sys/types.h>
 
 #include "tutti/sched.h"
+#include "tutti/scrub.h"
 #include "tutti/serve.h"
 
 enum session_kind { SESSION_RETRIEVE, SESSION_STORE, SESSION_ERASE };
@@ -26,8 +27,10 @@ struct group {
     struct tutti_geometry geometry;
     struct tutti_placement placement;
     struct tutti_kv_plane *planes;
-    uint16_t *readers; /* per block: stores that may still read it */
+    uint16_t *readers; /* per block: stores that may still read it; SEEN while a list is checked */
 };
+
+#define SEEN 0x8000u
 
 /** One IOCB of a session. */
 struct step {
@@ -43,6 +46,7 @@ struct session {
     struct tutti_map map;
     struct tutti_record stencil; /* a copy: a later epoch's identity is not this one's */
     uint64_t tag;
+    uint32_t members; /* a bit for each that holds a slot of it */
     uint32_t steps;
     uint32_t issued;    /* steps handed to the ring */
     uint32_t collected; /* steps whose completion was taken, in order */
@@ -70,22 +74,44 @@ struct tutti_store {
 struct tutti_serve {
     pid_t opener; /* threads do not follow a fork: a child has nothing to close */
     struct tutti_pool *pool;
+    uint32_t rank;
+    uint32_t members;
     const struct tutti_device *device;
     struct tutti_ring *ring;
     struct tutti_engine *engine;
     struct tutti_sched_options policy;
     bool verify;
+    size_t staging_bytes;
     uint64_t counted_written;
     struct group group[TUTTI_MAX_GROUPS];
     struct session *retrieves; /* lists in order of begin */
     struct session *stores;
     struct session *erases;
+    struct tutti_scrub *scrub;
+    bool switched[TUTTI_MAX_MEMBERS]; /* the member's switch is thrown, and we know */
+    struct tutti_serve *left;         /* the next one in left_behind */
 };
+
+/* members.c */
+void members_fence_switched(struct tutti_serve *serve);
+
+/* scrub.c */
+/** A store or an erasure of these slots begins. */
+void scrub_disturb(struct tutti_scrub *scrub, const struct group *group,
+                   const struct tutti_transfer *items, uint32_t count);
+/** Ask that it end. */
+void scrub_cancel(struct tutti_scrub *scrub);
+/** The engine is closed: free it. NULL is allowed. */
+void scrub_free(struct tutti_scrub *scrub);
 
 /** Make a session over copies of the lists; @size is that of the struct around it. */
 int session_new(struct tutti_serve *serve, uint32_t group, enum session_kind kind, size_t size,
                 const struct tutti_transfer *items, const struct tutti_origin *origins,
                 uint32_t count, struct session **session, struct tutti_error *err);
+
+/** What all records of a group share at this moment. */
+void session_fill_stencil(const struct tutti_serve *serve, const struct group *group,
+                          struct tutti_record *stencil);
 
 /** Take what has completed, then issue what may be. */
 void session_advance(struct session *session);

@@ -66,7 +66,7 @@ int tutti_retrieve_poll(struct tutti_retrieve *retrieve)
 {
     struct session *s = &retrieve->session;
 
-    session_advance(s);
+    tutti_serve_progress(s->serve);
     return s->ended;
 }
 

@@ -8,10 +8,12 @@
 #include "internal.h"
 
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
+#include "base/atomics.h"
 #include "base/clock.h"
 
 #define DEFAULT_STAGING (UINT64_C(64) << 20)
@@ -19,6 +21,10 @@
 #define DEFAULT_LOOK_AHEAD 4u
 #define STORE_AGE_NS UINT64_C(50000000)
 #define CLOSE_WAIT_NS UINT64_C(30000000000)
+#define STOP_WAIT_NS UINT64_C(1000000000) /* for threads that have nothing to wait for */
+
+/* What commands that did not end in time may still touch. */
+static struct tutti_serve *left_behind;
 
 static int open_engine(struct tutti_serve *serve, const struct tutti_serve_options *o,
                        const struct tutti_pool_info *info, struct tutti_error *err)
@@ -30,11 +36,13 @@ static int open_engine(struct tutti_serve *serve, const struct tutti_serve_optio
         .member = member,
         .members = info->superblock.members,
         .device = serve->device,
-        .staging_bytes = o->staging_bytes ? o->staging_bytes : DEFAULT_STAGING,
+        .staging_bytes = serve->staging_bytes,
         .cpu = o->cpu,
         .cpus = o->cpus,
         .fault_rules = o->fault_rules,
         .fault_inner = o->fault_inner,
+        .fence_errors = o->fence_errors,
+        .late_ns = o->late_ns,
     };
 
     for (uint32_t m = 0; m < info->superblock.members; m++)
@@ -59,8 +67,11 @@ int tutti_serve_open(const struct tutti_serve_options *o, struct tutti_serve **o
     tutti_pool_info(o->pool, &info);
     serve->opener = getpid();
     serve->pool = o->pool;
+    serve->rank = info.superblock.rank;
+    serve->members = info.superblock.members;
     serve->device = o->device ? o->device : &tutti_device_host;
     serve->verify = !o->unverified;
+    serve->staging_bytes = o->staging_bytes ? o->staging_bytes : DEFAULT_STAGING;
     serve->policy = (struct tutti_sched_options){
         .look_ahead = o->look_ahead ? o->look_ahead : DEFAULT_LOOK_AHEAD,
         .store_age_ns = STORE_AGE_NS,
@@ -74,19 +85,23 @@ int tutti_serve_open(const struct tutti_serve_options *o, struct tutti_serve **o
         free(serve);
         return rc;
     }
+    members_fence_switched(serve);
     *out = serve;
     return 0;
 }
 
-static void end_all(struct session *list)
+static void cancel_all(struct session *list)
 {
-    struct session *next;
-
     for (struct session *s = list; s; s = s->next)
         session_cancel(s);
-    for (struct session *s = list; s; s = next) {
-        next = s->next;
-        session_wait(s, CLOSE_WAIT_NS);
+}
+
+static void wait_for_all(struct session *list, uint64_t deadline)
+{
+    for (struct session *s = list; s; s = s->next) {
+        uint64_t now = tutti_clock_now();
+
+        session_wait(s, deadline > now ? deadline - now : 0);
     }
 }
 
@@ -107,24 +122,63 @@ static void count_written(struct tutti_serve *serve)
     serve->counted_written = counters.written_bytes;
 }
 
-void tutti_serve_close(struct tutti_serve *serve)
+static void end_all(struct tutti_serve *serve, uint64_t deadline)
 {
+    cancel_all(serve->retrieves);
+    cancel_all(serve->stores);
+    cancel_all(serve->erases);
+    if (serve->scrub)
+        scrub_cancel(serve->scrub);
+    wait_for_all(serve->retrieves, deadline);
+    wait_for_all(serve->stores, deadline);
+    wait_for_all(serve->erases, deadline);
+}
+
+/** A thread of the engine may still use the ring, a map, planes: they stay, and the pool is told.
+ */
+static void leave_behind(struct tutti_serve *serve)
+{
+    tutti_pool_leave_open(serve->pool);
+    /* CAS: serves may be closed by several threads; nobody takes one from the list. */
+    serve->left = tutti_load_relaxed(&left_behind);
+    while (!tutti_compare_swap(&left_behind, &serve->left, serve))
+        ;
+}
+
+int tutti_serve_close_within(struct tutti_serve *serve, uint64_t timeout_ns,
+                             struct tutti_error *err)
+{
+    uint64_t deadline, now;
+    int rc;
+
     if (!serve || serve->opener != getpid())
-        return;
-    end_all(serve->retrieves);
-    end_all(serve->stores);
-    end_all(serve->erases);
+        return 0;
+    deadline = tutti_clock_after(tutti_clock_now(), timeout_ns);
+    end_all(serve, deadline);
     count_written(serve);
-    tutti_engine_close(serve->engine); /* completes whatever is left */
+    now = tutti_clock_now();
+    rc = tutti_engine_close_within(
+        serve->engine, deadline > now + STOP_WAIT_NS ? deadline - now : STOP_WAIT_NS, err);
     free_all(&serve->retrieves);
     free_all(&serve->stores);
     free_all(&serve->erases);
+    if (rc < 0) {
+        leave_behind(serve);
+        return rc;
+    }
+    scrub_free(serve->scrub);
     tutti_ring_free(serve->ring);
     for (uint32_t g = 0; g < TUTTI_MAX_GROUPS; g++) {
         free(serve->group[g].planes);
         free(serve->group[g].readers);
     }
     free(serve);
+    return 0;
+}
+
+void tutti_serve_close(struct tutti_serve *serve)
+{
+    tutti_serve_close_within(serve, CLOSE_WAIT_NS, NULL);
 }
 
 /** Whether two planes' blocks can share a byte. */
@@ -144,6 +198,31 @@ static bool planes_overlap(const struct tutti_kv_plane *a, const struct tutti_kv
     return into < bytes || into + bytes > low->block_stride;
 }
 
+static int check_regions(const struct tutti_kv_region *regions, uint32_t count,
+                         struct tutti_error *err)
+{
+    uint64_t end;
+
+    for (uint32_t r = 0; r < count; r++)
+        if (regions[r].base == 0 || regions[r].bytes == 0 ||
+            __builtin_add_overflow(regions[r].base, regions[r].bytes, &end))
+            return tutti_error_set(err, -EINVAL, "KV memory of %llu bytes at address 0x%llx",
+                                   (unsigned long long)regions[r].bytes,
+                                   (unsigned long long)regions[r].base);
+    return 0;
+}
+
+/** One past the last byte of a plane, or 0 where that is no address. */
+static uint64_t plane_end(const struct tutti_kv_plane *p, uint32_t blocks, uint64_t bytes)
+{
+    uint64_t end;
+
+    if (__builtin_mul_overflow((uint64_t)(blocks - 1), p->block_stride, &end) ||
+        __builtin_add_overflow(end, p->base, &end) || __builtin_add_overflow(end, bytes, &end))
+        return 0;
+    return end;
+}
+
 static int check_planes(const struct group *g, const struct tutti_kv_plane *planes, uint32_t blocks,
                         const struct tutti_kv_region *regions, uint32_t region_count,
                         struct tutti_error *err)
@@ -152,14 +231,14 @@ static int check_planes(const struct group *g, const struct tutti_kv_plane *plan
     uint64_t bytes = g->geometry.object_bytes;
 
     for (uint32_t i = 0; i < count; i++) {
-        uint64_t end = planes[i].base + (uint64_t)(blocks - 1) * planes[i].block_stride + bytes;
+        uint64_t end = plane_end(&planes[i], blocks, bytes);
         bool inside = false;
 
         if (planes[i].block_stride < bytes)
             return tutti_error_set(
                 err, -EINVAL, "plane %u: blocks of %llu bytes lie %llu bytes apart", i,
                 (unsigned long long)bytes, (unsigned long long)planes[i].block_stride);
-        for (uint32_t r = 0; r < region_count; r++)
+        for (uint32_t r = 0; r < region_count && end != 0; r++)
             inside = inside || (planes[i].base >= regions[r].base &&
                                 end <= regions[r].base + regions[r].bytes);
         if (!inside)
@@ -196,6 +275,31 @@ static bool blocks_aligned(const struct tutti_serve *serve, const struct group *
     return true;
 }
 
+/** A slot's layer is staged whole, since it is verified whole. Return: 0 or -EINVAL. */
+static int check_staging(const struct tutti_serve *serve, const struct group *g,
+                         struct tutti_error *err)
+{
+    uint64_t layer = tutti_layer_stride(&g->placement);
+    char why[256];
+
+    if (layer <= serve->staging_bytes)
+        return 0;
+    snprintf(why, sizeof(why), "%.255s", err && err->message[0] ? err->message : "not reachable");
+    return tutti_error_set(err, -EINVAL,
+                           "a slot's layer takes %llu bytes of staging and each member has %llu: "
+                           "give at least %llu, or align KV memory so that nothing is staged (%s)",
+                           (unsigned long long)layer, (unsigned long long)serve->staging_bytes,
+                           (unsigned long long)layer, why);
+}
+
+static void forget_memory(struct group *g)
+{
+    free(g->planes);
+    free(g->readers);
+    g->planes = NULL;
+    g->readers = NULL;
+}
+
 int tutti_serve_register(struct tutti_serve *serve, uint32_t group,
                          const struct tutti_kv_plane *planes, uint32_t blocks,
                          const struct tutti_kv_region *regions, uint32_t region_count,
@@ -213,7 +317,9 @@ int tutti_serve_register(struct tutti_serve *serve, uint32_t group,
         return tutti_error_set(err, -EEXIST, "group %u is registered already", group);
     if (blocks == 0)
         return tutti_error_set(err, -EINVAL, "KV memory of no blocks");
-    rc = check_planes(g, planes, blocks, regions, region_count, err);
+    rc = check_regions(regions, region_count, err);
+    if (rc == 0)
+        rc = check_planes(g, planes, blocks, regions, region_count, err);
     if (rc < 0)
         return rc;
 
@@ -221,23 +327,25 @@ int tutti_serve_register(struct tutti_serve *serve, uint32_t group,
     g->planes = malloc(bytes);
     g->readers = calloc(blocks, sizeof(*g->readers));
     if (!g->planes || !g->readers) {
-        free(g->planes);
-        free(g->readers);
-        g->planes = NULL;
-        g->readers = NULL;
+        forget_memory(g);
         return tutti_error_set(err, -ENOMEM, "no memory for %u blocks", blocks);
     }
     memcpy(g->planes, planes, bytes);
-    for (uint32_t r = 0; r < region_count; r++) {
+    for (uint32_t r = 0; r < region_count && rc >= 0; r++) {
         rc = tutti_engine_register(serve->engine, regions[r].base, regions[r].bytes, err);
-        if (rc < 0)
-            return rc;
-        if (rc == 0)
-            direct = 0;
+        direct = direct && rc == 1;
+    }
+    if (rc >= 0) {
+        direct = direct && blocks_aligned(serve, g, err);
+        rc = direct ? 1 : check_staging(serve, g, err);
+    }
+    if (rc < 0) {
+        forget_memory(g);
+        return rc;
     }
     g->blocks = blocks;
     g->registered = true;
-    return direct && blocks_aligned(serve, g, err);
+    return direct;
 }
 
 const char *tutti_serve_engine(const struct tutti_serve *serve)
@@ -282,8 +390,8 @@ void tutti_serve_progress(struct tutti_serve *serve)
     count_written(serve);
 }
 
-int tutti_serve_erase(struct tutti_serve *serve, uint32_t group, const struct tutti_transfer *items,
-                      uint32_t count, struct tutti_error *err)
+static int erase(struct tutti_serve *serve, uint32_t group, const struct tutti_transfer *items,
+                 uint32_t count, struct tutti_error *err)
 {
     struct session *s;
     int rc;
@@ -296,4 +404,29 @@ int tutti_serve_erase(struct tutti_serve *serve, uint32_t group, const struct tu
     s->allowed = s->steps;
     session_advance(s);
     return 0;
+}
+
+/* One erasure for each member, so that one that does not answer holds up no other's stores. */
+int tutti_serve_erase(struct tutti_serve *serve, uint32_t group, const struct tutti_transfer *items,
+                      uint32_t count, struct tutti_error *err)
+{
+    struct tutti_placement placement;
+    struct tutti_transfer *mine;
+    int rc = 0;
+
+    if (tutti_pool_placement(serve->pool, group, &placement) < 0 || placement.members == 1)
+        return erase(serve, group, items, count, err);
+    mine = malloc(((size_t)count + 1) * sizeof(*mine));
+    if (!mine)
+        return tutti_error_set(err, -ENOMEM, "no memory to erase %u slots", count);
+    for (uint32_t m = 0; m < placement.members && rc == 0; m++) {
+        uint32_t n = 0;
+
+        for (uint32_t i = 0; i < count; i++)
+            if (tutti_record_place(&placement, items[i].slot).member == m)
+                mine[n++] = items[i];
+        rc = erase(serve, group, mine, n, err);
+    }
+    free(mine);
+    return rc;
 }

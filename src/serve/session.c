@@ -41,6 +41,28 @@ static uint16_t layer_of(const struct session *s, uint32_t step)
     return (uint16_t)(step == s->steps - 1 ? TUTTI_LAYER_RECORDS : step - 1);
 }
 
+/** Of a load: two reads into one block would leave either's bytes, or both. */
+static int check_distinct(struct group *g, const struct tutti_transfer *items, uint32_t count,
+                          struct tutti_error *err)
+{
+    uint32_t twice = count;
+
+    for (uint32_t i = 0; i < count && twice == count; i++) {
+        uint16_t *readers = &g->readers[items[i].block];
+
+        if (*readers & SEEN)
+            twice = i;
+        *readers |= SEEN;
+    }
+    for (uint32_t i = 0; i < count && i <= twice; i++)
+        g->readers[items[i].block] &= (uint16_t)~SEEN;
+    return twice == count ? 0
+                          : tutti_error_set(err, -EINVAL,
+                                            "transfer %u names block %u, which one before it names "
+                                            "too: a load fills each block once",
+                                            twice, items[twice].block);
+}
+
 static int check_items(const struct group *g, const struct tutti_transfer *items, uint32_t count,
                        bool blocks, struct tutti_error *err)
 {
@@ -56,7 +78,7 @@ static int check_items(const struct group *g, const struct tutti_transfer *items
     return 0;
 }
 
-/** Generations that do not count: of epochs that a reset ended, or that are not durable here. */
+/** Generations that do not count: of epochs that a reset ended, or not durable here; and none. */
 static void refuse_void(struct session *s)
 {
     struct tutti_pool_info info;
@@ -67,9 +89,20 @@ static void refuse_void(struct session *s)
     for (uint32_t i = 0; i < s->map.count; i++) {
         uint64_t epoch = tutti_generation_epoch(s->map.items[i].generation);
 
-        if (epoch < info.superblock.oldest_epoch || epoch > info.superblock.epoch)
+        if (s->map.items[i].generation == 0 || epoch < info.superblock.oldest_epoch ||
+            epoch > info.superblock.epoch)
             s->map.status[i] = ESTALE;
     }
+}
+
+/** A bit for each member that holds one of its slots. */
+static uint32_t members_of(const struct session *s)
+{
+    uint32_t members = 0;
+
+    for (uint32_t i = 0; i < s->map.count; i++)
+        members |= UINT32_C(1) << tutti_record_place(s->map.placement, s->map.items[i].slot).member;
+    return members;
 }
 
 static void count_readers(struct session *s, int by)
@@ -83,20 +116,20 @@ static void count_readers(struct session *s, int by)
     }
 }
 
-static void fill_stencil(struct session *s)
+void session_fill_stencil(const struct tutti_serve *serve, const struct group *group,
+                          struct tutti_record *r)
 {
-    struct tutti_record *r = &s->stencil;
     struct tutti_pool_info info;
 
-    tutti_pool_info(s->serve->pool, &info);
+    tutti_pool_info(serve->pool, &info);
     r->magic = TUTTI_RECORD_MAGIC;
     r->version = TUTTI_FORMAT_VERSION;
     memcpy(r->pool, info.superblock.pool, sizeof(r->pool));
     r->rank = info.superblock.rank;
-    r->geometry = tutti_geometry_digest(&s->group->geometry);
+    r->geometry = tutti_geometry_digest(&group->geometry);
     memcpy(r->identity, info.superblock.identity, sizeof(r->identity));
-    r->group = s->group->geometry.group;
-    r->layers = s->group->geometry.layers;
+    r->group = group->geometry.group;
+    r->layers = group->geometry.layers;
 }
 
 static void session_free(struct session *s)
@@ -125,8 +158,12 @@ int session_new(struct tutti_serve *serve, uint32_t group, enum session_kind kin
     if (count == 0)
         return tutti_error_set(err, -EINVAL, "a transfer of no blocks");
     rc = check_items(g, items, count, kind != SESSION_ERASE, err);
+    if (rc == 0 && kind == SESSION_RETRIEVE)
+        rc = check_distinct(g, items, count, err);
     if (rc < 0)
         return rc;
+    if (kind != SESSION_RETRIEVE && serve->scrub)
+        scrub_disturb(serve->scrub, g, items, count);
 
     s = calloc(1, size);
     if (!s)
@@ -157,7 +194,8 @@ int session_new(struct tutti_serve *serve, uint32_t group, enum session_kind kin
     s->map.planes = g->planes;
     s->granted = kind != SESSION_STORE;
     s->map.stencil = &s->stencil;
-    fill_stencil(s);
+    session_fill_stencil(serve, g, &s->stencil);
+    s->members = members_of(s);
     refuse_void(s);
     s->began = tutti_clock_now();
     count_readers(s, 1);
@@ -168,6 +206,20 @@ int session_new(struct tutti_serve *serve, uint32_t group, enum session_kind kin
     return 0;
 }
 
+/**
+ * Whether an erasure that may be of one of its slots has not ended. Not on a fenced member: no
+ * record is written there, and what is out may never end.
+ */
+static bool erasure_pending(const struct session *s)
+{
+    uint32_t members = s->members & ~tutti_serve_fenced(s->serve);
+
+    for (const struct session *e = s->serve->erases; e; e = e->next)
+        if (!e->ended && (e->members & members) != 0)
+            return true;
+    return false;
+}
+
 /** How many steps may be issued by now; the rules that order steps live here. */
 static uint32_t allowed_steps(const struct session *s)
 {
@@ -176,9 +228,9 @@ static uint32_t allowed_steps(const struct session *s)
     if (s->cancelled || !s->granted)
         return s->issued;
     /* A record is written when everything before it has ended: the slot's data,
-     * its old record's erasure, and any erasure ordered before this store. */
-    if (s->kind == SESSION_STORE && allowed == s->steps &&
-        (s->collected < s->steps - 1 || s->serve->erases))
+     * its old record's erasure, and any erasure of the slot ordered before this store. */
+    if (s->kind == SESSION_STORE && allowed == s->steps && s->issued < s->steps &&
+        (s->collected < s->steps - 1 || erasure_pending(s)))
         allowed = s->steps - 1;
     return allowed;
 }
