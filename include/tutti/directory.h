@@ -100,6 +100,7 @@ struct tutti_directory_stats {
     uint64_t refused; /* reservations cut short: no slot could be freed */
     uint64_t runs;    /* runs among the visible slots */
     uint64_t memory_bytes;
+    uint64_t fenced_members; /* a bit for each */
 };
 
 int tutti_directory_new(const struct tutti_directory_options *options,
@@ -183,12 +184,28 @@ int tutti_directory_report(struct tutti_directory *d, uint32_t rank, uint32_t sl
 
 /**
  * tutti_directory_drop() - a slot's data is bad: hide it and its subtree
+ * @generation: as it was when that was found; 0 where even the record is bad:
+ *   whichever it is, if the slot can be found
  *
  * Return: number of slots hidden, 0 when the slot has moved on already. Each
  * hidden slot whose record should be emptied is queued for
  * tutti_directory_take_erased().
  */
 int tutti_directory_drop(struct tutti_directory *d, uint32_t slot, uint64_t generation);
+
+/**
+ * tutti_directory_fence_members() - nothing is asked of these members
+ * @members: a bit for each; those that were fenced and are not in it are not
+ *   any more
+ *
+ * Slots on a fenced member keep their place and are not found, nor is what lies
+ * behind them in a chain; no new ones are given out there. When the fence is
+ * lifted they are found again, but for those whose blocks were reserved anew
+ * meanwhile: they went elsewhere. While a member is fenced, find() walks the
+ * prefix that it found. O(extents). Return: 1 when it changed something, 0, or
+ * -EINVAL for a member that there is not.
+ */
+int tutti_directory_fence_members(struct tutti_directory *d, uint32_t members);
 
 /**
  * tutti_directory_take_erased() - slots whose records are to be emptied

@@ -205,11 +205,12 @@ static int check_holds(const struct tutti_directory *d, struct tutti_error *err)
         holds++;
     }
     if (n != NONE || holds != d->holds || last != d->newest_hold || held != d->held ||
-        d->open_count + d->held != d->count[CLASS_FREE])
+        d->open_count + d->open_fenced + d->held != d->count[CLASS_FREE])
         return tutti_error_set(err, -EUCLEAN,
                                "directory: %llu slots open and %llu held of %llu free; holds say "
                                "%llu",
-                               (unsigned long long)d->open_count, (unsigned long long)d->held,
+                               (unsigned long long)(d->open_count + d->open_fenced),
+                               (unsigned long long)d->held,
                                (unsigned long long)d->count[CLASS_FREE], (unsigned long long)held);
     return 0;
 }
@@ -218,9 +219,8 @@ static int check_extents(const struct tutti_directory *d, struct tutti_error *er
 {
     uint64_t listed = 0;
     uint64_t wanted = 0;
-    uint64_t open = 0;
+    uint64_t open[2] = {0, 0}; /* of members that are not fenced, and that are */
     uint32_t e;
-    uint32_t n;
     uint32_t m;
     uint32_t b;
 
@@ -235,8 +235,7 @@ static int check_extents(const struct tutti_directory *d, struct tutti_error *er
                                    "remembers %u",
                                    e, largest, x->bucket, x->largest);
         wanted += x->bucket != 0;
-        for (n = 0; n < d->per_extent; n++)
-            open += directory_slot_open(d, e * d->per_extent + n);
+        open[extent_fenced(d, e)] += directory_open_slots(d, e);
     }
     for (m = 0; m < d->members; m++)
         for (b = 1; b < BUCKETS; b++) {
@@ -249,12 +248,14 @@ static int check_extents(const struct tutti_directory *d, struct tutti_error *er
                 listed++;
             }
         }
-    if (listed != wanted || open != d->open_count)
-        return tutti_error_set(err, -EUCLEAN,
-                               "directory: %llu extents listed of %llu; %llu slots open in the "
-                               "map, %llu counted",
-                               (unsigned long long)listed, (unsigned long long)wanted,
-                               (unsigned long long)open, (unsigned long long)d->open_count);
+    if (listed != wanted || open[0] != d->open_count || open[1] != d->open_fenced)
+        return tutti_error_set(
+            err, -EUCLEAN,
+            "directory: %llu extents listed of %llu; %llu and %llu slots open in "
+            "the map, %llu and %llu counted",
+            (unsigned long long)listed, (unsigned long long)wanted, (unsigned long long)open[0],
+            (unsigned long long)open[1], (unsigned long long)d->open_count,
+            (unsigned long long)d->open_fenced);
     return 0;
 }
 

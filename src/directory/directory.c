@@ -81,6 +81,10 @@ int tutti_directory_find(const struct tutti_directory *d, const uint8_t *hashes,
             absent = middle;
         }
     }
+    if (slot != NONE && d->fenced) {
+        slot = directory_before_fence(d, slot);
+        present = slot == NONE ? 0 : d->slot[slot].depth + 1;
+    }
     if (slot != NONE) {
         match->blocks = present;
         match->slot = slot_number(d, slot);
@@ -112,6 +116,8 @@ int tutti_directory_pin(struct tutti_directory *d, const struct tutti_match *mat
 
         if (n == NONE || d->slot[n].depth != i)
             return -EUCLEAN;
+        if (slot_fenced(d, n))
+            return -ESTALE;
         s = &d->slot[n];
         t->slot = number;
         t->generation = s->generation;
@@ -233,7 +239,8 @@ int tutti_directory_reserve(struct tutti_directory *d, const uint8_t *hashes, ui
     if (first > 0) {
         key[0] = key_of(d, hashes + (size_t)(first - 1) * hash_bytes, hash_bytes);
         c.last = present(d, key[0], directory_table_hash(d, key[0]));
-        if (c.last == NONE || d->slot[c.last].depth != first - 1)
+        if (c.last == NONE || d->slot[c.last].depth != first - 1 ||
+            (d->fenced && directory_before_fence(d, c.last) != c.last))
             return -ENOENT;
     }
     d->tick++;
@@ -249,6 +256,11 @@ int tutti_directory_reserve(struct tutti_directory *d, const uint8_t *hashes, ui
         }
         k = i % BATCH;
         slot = present(d, key[k], hash[k]);
+        if (slot != NONE && slot_fenced(d, slot)) {
+            /* It cannot be had where it is: its key, and what lies behind it, go elsewhere. */
+            directory_hide(d, slot, false);
+            slot = NONE;
+        }
         if (slot != NONE) {
             /* Else these hashes are no chain: nothing behind can be trusted. */
             if (d->slot[slot].depth != first + i || d->slot[slot].parent != c.last)
@@ -304,7 +316,8 @@ int tutti_directory_drop(struct tutti_directory *d, uint32_t slot, uint64_t gene
     uint32_t n = slot_index(d, slot);
     uint32_t hidden;
 
-    if (n == NONE || d->slot[n].generation != generation || slot_void(d, &d->slot[n]) ||
+    if (n == NONE || (generation != 0 && d->slot[n].generation != generation) ||
+        (generation == 0 && d->slot[n].state != SLOT_VISIBLE) || slot_void(d, &d->slot[n]) ||
         (d->slot[n].state != SLOT_WRITING && d->slot[n].state != SLOT_VISIBLE))
         return 0;
     hidden = directory_hide(d, n, true);
@@ -348,5 +361,6 @@ void tutti_directory_stats(const struct tutti_directory *d, struct tutti_directo
         .refused = d->refused,
         .runs = d->runs,
         .memory_bytes = d->memory_bytes,
+        .fenced_members = d->fenced,
     };
 }

@@ -6,6 +6,7 @@
  *     table.c      key -> slot
  *     tree.c       who is whose parent; becoming visible, hiding, becoming free
  *     runs.c       which free slots a sequence gets: extents, ranges, holds
+ *     fence.c      members that nothing is asked of
  *     evict.c      which slot goes next
  *     load.c       what the ranks' scans found becomes a tree
  *     audit.c      everything above, checked against itself
@@ -140,7 +141,8 @@ struct tutti_directory {
     struct extent *extent;
     uint64_t *open; /* free and not held; per extent open_words words */
     uint32_t open_words;
-    uint64_t open_count;
+    uint64_t open_count; /* not counting fenced members' */
+    uint64_t open_fenced;
     uint64_t held;
     uint32_t holds;
     uint32_t hold_clock;         /* holds made; wraps */
@@ -153,6 +155,7 @@ struct tutti_directory {
     uint32_t run_cap; /* longest run: unlimited with one member, else a stripe */
     uint32_t spare;   /* slots that are evicted ahead of need */
     uint32_t next_member;
+    uint32_t fenced; /* a bit for each member */
 
     uint32_t erase_first;
     uint32_t erase_last;
@@ -197,6 +200,16 @@ static inline uint32_t slot_index(const struct tutti_directory *d, uint32_t numb
     return extent < d->extents && index < d->per_extent ? extent * d->per_extent + index : NONE;
 }
 
+static inline bool extent_fenced(const struct tutti_directory *d, uint32_t extent)
+{
+    return d->fenced != 0 && (d->fenced >> extent % d->members & 1);
+}
+
+static inline bool slot_fenced(const struct tutti_directory *d, uint32_t slot)
+{
+    return d->fenced != 0 && extent_fenced(d, slot / d->per_extent);
+}
+
 /** Whether @slot is the first of its extent, so that no run reaches it from below. */
 static inline bool slot_first(const struct tutti_directory *d, uint32_t slot)
 {
@@ -232,6 +245,10 @@ void directory_close(struct tutti_directory *d, uint32_t slot);
 void directory_measure(struct tutti_directory *d, uint32_t extent);
 uint32_t directory_longest_range(const struct tutti_directory *d, uint32_t extent);
 bool directory_slot_open(const struct tutti_directory *d, uint32_t slot);
+uint64_t directory_open_slots(const struct tutti_directory *d, uint32_t extent);
+
+/* fence.c */
+uint32_t directory_before_fence(const struct tutti_directory *d, uint32_t slot);
 
 /* evict.c */
 bool directory_evictable(const struct tutti_directory *d, uint32_t slot);

@@ -151,6 +151,22 @@ void directory_measure(struct tutti_directory *d, uint32_t extent)
     set_largest(d, extent, directory_longest_range(d, extent));
 }
 
+uint64_t directory_open_slots(const struct tutti_directory *d, uint32_t extent)
+{
+    const uint64_t *words = words_of(d, extent);
+    uint64_t open = 0;
+
+    for (uint32_t i = 0; i < d->open_words; i++)
+        open += (uint32_t)__builtin_popcountll(words[i]);
+    return open;
+}
+
+/* Where an extent's open slots are counted. */
+static uint64_t *open_counter(struct tutti_directory *d, uint32_t extent)
+{
+    return extent_fenced(d, extent) ? &d->open_fenced : &d->open_count;
+}
+
 /* Within one extent; the slots are free, or are about to be. */
 void directory_open_range(struct tutti_directory *d, uint32_t slot, uint32_t count)
 {
@@ -163,7 +179,7 @@ void directory_open_range(struct tutti_directory *d, uint32_t slot, uint32_t cou
         return;
     words = words_of(d, extent);
     write_bits(words, index, count, true);
-    d->open_count += count;
+    *open_counter(d, extent) += count;
     length = next_bit(words, index + count - 1, d->per_extent, false) - stretch_start(words, index);
     if (length > d->extent[extent].largest)
         set_largest(d, extent, length);
@@ -176,7 +192,7 @@ static void close_range(struct tutti_directory *d, uint32_t slot, uint32_t count
     if (count == 0)
         return;
     write_bits(words_of(d, extent), slot % d->per_extent, count, false);
-    d->open_count -= count;
+    *open_counter(d, extent) -= count;
     directory_measure(d, extent);
 }
 
@@ -184,7 +200,7 @@ static void close_range(struct tutti_directory *d, uint32_t slot, uint32_t count
 void directory_close(struct tutti_directory *d, uint32_t slot)
 {
     write_bits(words_of(d, slot / d->per_extent), slot % d->per_extent, 1, false);
-    d->open_count--;
+    --*open_counter(d, slot / d->per_extent);
 }
 
 /* Open slots from @slot on, in its extent, @most at most. */
@@ -291,6 +307,8 @@ static uint32_t choose(const struct tutti_directory *d, uint32_t member, uint32_
         uint32_t looks = LIST_LOOKS;
         uint64_t longer;
 
+        if (d->fenced >> member & 1)
+            continue;
         for (; e != NONE && looks > 0; e = d->extent[e].next, looks--)
             if (d->extent[e].largest >= want)
                 return e;
@@ -311,7 +329,7 @@ static uint32_t choose_longest(const struct tutti_directory *d, uint32_t member)
         uint32_t looks = LIST_LOOKS;
         uint32_t e;
 
-        if (d->bucket_mask[member] == 0)
+        if (d->bucket_mask[member] == 0 || (d->fenced >> member & 1))
             continue;
         e = d->bucket[member][63 - __builtin_clzll(d->bucket_mask[member])];
         for (; e != NONE && looks > 0; e = d->extent[e].next, looks--)
@@ -408,6 +426,8 @@ bool directory_place(struct tutti_directory *d, uint32_t parent, uint32_t want, 
     uint32_t member;
     uint32_t extent;
 
+    if (d->fenced == (UINT32_C(1) << d->members) - 1)
+        return false; /* nothing that could go would make room */
     if (parent != NONE && parent + 1 < d->slots && !slot_first(d, parent + 1)) {
         uint32_t behind = parent + 1;
         uint32_t length;
