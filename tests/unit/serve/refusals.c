@@ -2,6 +2,8 @@
 /*
  * KV memory that a formula cannot describe, and transfers that name what is not
  * there, are refused with a message before anything moves.
+ * Seen to fail without check_distinct(), check_staging() and check_regions(), with plane_end() that
+ * wraps, and (leak checker) with a refusal that forgets to free.
  */
 #include "rig.h"
 
@@ -47,6 +49,83 @@ static void memory_is_checked(void **state)
     refuses_memory(plane, rig.kv_bytes, "share");
 }
 
+/** Regions and planes whose ends are no addresses; nothing is kept of what was refused. */
+static void wild_memory_is_refused(void **state)
+{
+    struct tutti_serve_options options = {.pool = rig.pool, .staging_bytes = 4u << 20};
+    struct tutti_kv_region region[2] = {{(uint64_t)(uintptr_t)rig.kv, rig.kv_bytes},
+                                        {(uint64_t)(uintptr_t)rig.kv, 0}};
+    struct tutti_kv_plane plane[RIG_LAYERS * RIG_PARTS];
+    struct tutti_serve *serve;
+    struct tutti_error err = {0};
+    (void)state;
+
+    rig_ok(tutti_serve_open(&options, &serve, &err), &err);
+    planes(plane, (uint64_t)RIG_BLOCKS * RIG_OBJECT, RIG_OBJECT);
+    assert_int_equal(tutti_serve_register(serve, 0, plane, RIG_BLOCKS, region, 2, &err), -EINVAL);
+    assert_non_null(strstr(err.message, "0 bytes"));
+    region[1].bytes = UINT64_MAX;
+    assert_int_equal(tutti_serve_register(serve, 0, plane, RIG_BLOCKS, region, 2, &err), -EINVAL);
+    /* Ends that come round to where they look harmless. */
+    plane[1].block_stride = (UINT64_MAX / (RIG_BLOCKS - 1)) + 1;
+    assert_int_equal(tutti_serve_register(serve, 0, plane, RIG_BLOCKS, region, 1, &err), -EINVAL);
+    assert_non_null(strstr(err.message, "outside"));
+    planes(plane, (uint64_t)RIG_BLOCKS * RIG_OBJECT, RIG_OBJECT);
+    plane[2].base = UINT64_MAX - RIG_OBJECT;
+    assert_int_equal(tutti_serve_register(serve, 0, plane, RIG_BLOCKS, region, 1, &err), -EINVAL);
+    assert_non_null(strstr(err.message, "outside"));
+    planes(plane, (uint64_t)RIG_BLOCKS * RIG_OBJECT, RIG_OBJECT);
+    assert_true(tutti_serve_register(serve, 0, plane, RIG_BLOCKS, region, 1, &err) >= 0);
+    tutti_serve_close(serve);
+}
+
+/** Once, a slot's layer larger than the staging was taken, and every transfer of it failed. */
+static void small_staging_is_refused(void **state)
+{
+    enum { LAYERS = 2, BLOCKS = 2, OBJECT = 1 << 20 };
+    const struct tutti_geometry geometry = {
+        .layers = LAYERS, .parts = 2, .object_bytes = OBJECT, .block_tokens = 16, .layout_tag = 9};
+    struct tutti_pool_options pool = {.home = "refusals-pool",
+                                      .ranks = 1,
+                                      .bytes = UINT64_C(64) << 20,
+                                      .geometry = &geometry,
+                                      .groups = 1};
+    struct tutti_serve_options options = {.staging_bytes = 1u << 20};
+    size_t bytes = (size_t)LAYERS * 2 * BLOCKS * OBJECT + 64;
+    unsigned char *kv = malloc(bytes);
+    struct tutti_kv_region region = {(uint64_t)(uintptr_t)kv, bytes};
+    struct tutti_kv_plane plane[LAYERS * 2];
+    struct tutti_pool_info info;
+    struct tutti_serve *serve;
+    struct tutti_error err = {0};
+    (void)state;
+
+    rig_ok(tutti_pool_format(&pool, &err), &err);
+    rig_ok(tutti_pool_open(&pool, &options.pool, &err), &err);
+    tutti_pool_info(options.pool, &info);
+    for (uint32_t i = 0; i < LAYERS * 2; i++) /* one byte off: staged where I/O is direct */
+        plane[i] = (struct tutti_kv_plane){
+            region.base + (region.base % 2 ? 0 : 1) + (uint64_t)i * BLOCKS * OBJECT, OBJECT};
+    for (uint32_t enough = 0; enough < 2; enough++) {
+        options.staging_bytes = enough ? 2u << 20 : 1u << 20;
+        rig_ok(tutti_serve_open(&options, &serve, &err), &err);
+        assert_int_equal(tutti_serve_register(serve, 0, plane, BLOCKS, &region, 1, &err),
+                         !info.direct ? 1
+                         : enough     ? 0
+                                      : -EINVAL);
+        if (info.direct && !enough) {
+            assert_non_null(strstr(err.message, "1048576"));
+            assert_non_null(strstr(err.message, "give at least 2097152"));
+        }
+        tutti_serve_close(serve);
+    }
+    tutti_pool_close(options.pool);
+    unlink("refusals-pool/rank0.member0.tutti");
+    unlink("refusals-pool/secret");
+    rmdir("refusals-pool");
+    free(kv);
+}
+
 /* What the line at start says is so: memory askew to the pool's alignment is staged, and why. */
 static void askew_memory_is_said(void **state)
 {
@@ -73,6 +152,52 @@ static void askew_memory_is_said(void **state)
     }
 }
 
+/** Two reads into one block; as many blocks as there are otherwise, and what was marked is clean.
+ */
+static void blocks_are_distinct(void **state)
+{
+    struct tutti_transfer items[RIG_BLOCKS];
+    struct tutti_retrieve *retrieve;
+    struct tutti_error err = {0};
+    (void)state;
+
+    for (uint32_t i = 0; i < RIG_BLOCKS; i++)
+        items[i] = (struct tutti_transfer){.slot = i, .block = i, .generation = 1};
+    for (uint32_t round = 0; round < 2; round++) {
+        items[100].block = 3;
+        assert_int_equal(
+            tutti_retrieve_begin(rig.serve, 0, items, RIG_BLOCKS, false, 0, &retrieve, &err),
+            -EINVAL);
+        assert_non_null(strstr(err.message, "transfer 100 names block 3"));
+        items[100].block = 100;
+        rig_ok(tutti_retrieve_begin(rig.serve, 0, items, RIG_BLOCKS, false, 0, &retrieve, &err),
+               &err);
+        assert_int_equal(tutti_retrieve_wait(retrieve, 10 * SECOND), 0);
+        assert_int_equal(tutti_retrieve_end(retrieve), 0);
+    }
+}
+
+/** A generation of 0 takes whatever record there is, and so must not be anybody's to load by. */
+static void no_generation_loads_nothing(void **state)
+{
+    struct tutti_transfer items[64];
+    struct tutti_retrieve *retrieve;
+    struct tutti_result result;
+    struct tutti_match match;
+    struct tutti_error err = {0};
+    (void)state;
+
+    assert_int_equal(rig_store(&rig, 0, 0, 2), 2);
+    assert_int_equal(rig_find(&rig, 0, 2, 40, &match, items), 2);
+    items[1].generation = 0;
+    rig_ok(tutti_retrieve_begin(rig.serve, 0, items, 2, false, 0, &retrieve, &err), &err);
+    assert_int_equal(tutti_retrieve_wait(retrieve, 10 * SECOND), 0);
+    tutti_retrieve_result(retrieve, &result);
+    assert_int_equal(result.position[0], 0);
+    assert_int_equal(result.position[1], ESTALE);
+    assert_int_equal(tutti_retrieve_end(retrieve), 0);
+}
+
 static void transfers_are_checked(void **state)
 {
     struct tutti_transfer item = {.slot = UINT32_MAX};
@@ -97,8 +222,9 @@ static void transfers_are_checked(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(memory_is_checked),
-        cmocka_unit_test(askew_memory_is_said),
+        cmocka_unit_test(memory_is_checked),        cmocka_unit_test(wild_memory_is_refused),
+        cmocka_unit_test(small_staging_is_refused), cmocka_unit_test(askew_memory_is_said),
+        cmocka_unit_test(blocks_are_distinct),      cmocka_unit_test(no_generation_loads_nothing),
         cmocka_unit_test(transfers_are_checked),
     };
     int failed;

@@ -34,6 +34,8 @@ struct rig {
     uint64_t bytes;
     uint64_t extent_bytes;
     bool unverified;
+    uint32_t fence_errors; /* these two as in struct tutti_serve_options */
+    uint64_t late_ns;
     struct tutti_geometry geometry;
     struct tutti_pool *pool;
     struct tutti_serve *serve;
@@ -76,6 +78,8 @@ static inline void rig_open(struct rig *r, const char *engine, const char *rules
         .staging_bytes = 4u << 20,
         .ring_depth = 64,
         .unverified = r->unverified,
+        .fence_errors = r->fence_errors,
+        .late_ns = r->late_ns,
     };
     struct tutti_directory_options directory = {.geometry = r->geometry, .ranks = 1};
     struct tutti_kv_plane plane[RIG_LAYERS * RIG_PARTS];
@@ -287,6 +291,33 @@ static inline uint32_t rig_find(struct rig *r, uint32_t chain, uint32_t count, u
     for (uint32_t i = 0; i < match->blocks; i++)
         items[i].block = into + i;
     return match->blocks;
+}
+
+/** Load a chain's @count blocks that are found, into blocks @into...: how many are good and right.
+ */
+static inline uint32_t rig_load(struct rig *r, uint32_t chain, uint32_t count, uint32_t into)
+{
+    struct tutti_transfer items[64];
+    struct tutti_retrieve *retrieve;
+    struct tutti_result result;
+    struct tutti_match match;
+    struct tutti_error err = {0};
+    uint32_t found = rig_find(r, chain, count, into, &match, items);
+    uint32_t good = 0;
+
+    if (found == 0)
+        return 0;
+    rig_ok(tutti_retrieve_begin(r->serve, 0, items, found, false, chain, &retrieve, &err), &err);
+    assert_int_equal(tutti_retrieve_wait(retrieve, 20 * SECOND), 0);
+    tutti_retrieve_result(retrieve, &result);
+    for (uint32_t i = 0; i < found; i++) {
+        if (result.position[i] == 0)
+            assert_int_equal(rig_wrong(r, chain, i, into + i), 0);
+        good += result.position[i] == 0;
+    }
+    assert_int_equal(tutti_retrieve_end(retrieve), 0);
+    assert_int_equal(tutti_directory_unpin(r->directory, match.slot, match.generation), 0);
+    return good;
 }
 
 #endif
