@@ -230,6 +230,31 @@ int64_t tutti_pool_check(struct tutti_pool *pool, bool data, struct tutti_scan_r
                          tutti_check_fn bad, void (*progress)(void *, uint64_t, uint64_t),
                          void *argument, struct tutti_error *err);
 
+/** What a scrub of a pool met and did. Counts are slots. */
+struct tutti_pool_scrub {
+    struct tutti_scan_report records;
+    uint64_t bad;     /* layers do not verify, or cannot be read */
+    uint64_t dropped; /* records emptied: of bad slots, torn ones, and other places' */
+    uint64_t bytes;   /* of layers, read and verified */
+    uint64_t nanoseconds;
+};
+
+/**
+ * tutti_pool_scrub() - read and verify everything, and drop for good what does not verify
+ * @bytes_per_second: at most so much is read; 0: as fast as it goes
+ * @bad, @progress, @argument: as for tutti_pool_check()
+ *
+ * The pool is open for writing, and nothing is served from it meanwhile
+ * (tutti_scrub_open() is for one that is). Records are emptied at the end, and
+ * flushed. When many slots in a row cannot be read the device is what is bad:
+ * then nothing is dropped. Return: 0, -EROFS (open for reading), -EIO, or
+ * another negative errno with a message.
+ */
+int tutti_pool_scrub(struct tutti_pool *pool, uint64_t bytes_per_second,
+                     struct tutti_pool_scrub *report, tutti_check_fn bad,
+                     void (*progress)(void *, uint64_t, uint64_t), void *argument,
+                     struct tutti_error *err);
+
 /**
  * The kill switch: a side file that running halves look at once a second.
  * disable makes it (with a reason inside), enable removes it; disabled tells

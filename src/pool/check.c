@@ -6,25 +6,33 @@
  * slots, a few MiB of one layer at a time, read them as one piece and compute
  * the layers' sums. The pool may be in use meanwhile (it was opened for reading
  * only): what does not match counts only if the record is still the one that
- * was read first.
+ * was read first. With a rate, one thread does it, and rests before each read.
  */
 #include <errno.h>
 #include <inttypes.h>
 #include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #include "base/checksum.h"
+#include "base/clock.h"
 #include "layout/record.h"
 #include "pool/internal.h"
 
 #define READ_BYTES (4u << 20)
+#define READ_BYTES_AT_RATE (256u << 10)
 #define MAX_STRETCH 64u
 #define CHECK_THREADS 8u
 #define NO_LAYER UINT32_MAX
 
+static const char unreadable_layer[] = "the layer cannot be read (I/O error)";
+static const char unreadable_record[] = "the record cannot be read again (I/O error)";
+
 struct check {
     struct tutti_pool *pool;
+    uint64_t bytes_per_second; /* 0: no bound */
+    uint64_t next_at;          /* when the rate allows the next read */
     tutti_check_fn bad;
     void (*progress)(void *, uint64_t, uint64_t);
     void *argument;
@@ -52,6 +60,11 @@ struct stretch {
     bool skip[MAX_STRETCH];          /* moved on since the scan */
     const char *what[MAX_STRETCH];
 };
+
+bool check_is_unreadable(const char *what)
+{
+    return what == unreadable_layer || what == unreadable_record;
+}
 
 static void tell(struct check *c, const struct tutti_scan_entry *entry, uint32_t layer,
                  const char *what)
@@ -118,11 +131,26 @@ static bool is_entry(const struct stretch *s, uint32_t i, const struct tutti_rec
            tutti_key_equal(r->key, e->key);
 }
 
-static int read_records(const struct check *c, struct stretch *s)
+/** Read when the rate allows it. Return: as backing_read(). */
+static int read_at_rate(struct check *c, struct tutti_place place, void *to, uint64_t bytes)
+{
+    if (c->bytes_per_second != 0) {
+        uint64_t now = tutti_clock_now();
+        uint64_t rest = c->next_at > now ? c->next_at - now : 0;
+        struct timespec t = {.tv_sec = (time_t)(rest / 1000000000),
+                             .tv_nsec = (long)(rest % 1000000000)};
+
+        if (rest > 0)
+            nanosleep(&t, NULL); /* a signal makes it shorter, and the next one longer */
+        c->next_at = now + rest + (uint64_t)((double)bytes * 1e9 / (double)c->bytes_per_second);
+    }
+    return backing_read(&c->pool->member[place.member].backing, to, (size_t)bytes, place.offset);
+}
+
+static int read_records(struct check *c, struct stretch *s)
 {
     struct tutti_place place = tutti_record_place(s->placement, s->entry[0].slot);
-    int rc = backing_read(&c->pool->member[place.member].backing, s->records,
-                          (size_t)s->count * s->placement->record_stride, place.offset);
+    int rc = read_at_rate(c, place, s->records, (uint64_t)s->count * s->placement->record_stride);
 
     for (uint32_t i = 0; i < s->count; i++) {
         s->bad_layer[i] = NO_LAYER;
@@ -157,22 +185,22 @@ static void compare(struct stretch *s, uint32_t first, uint32_t count, uint32_t 
     }
 }
 
-static void check_layer(const struct check *c, struct stretch *s, uint32_t layer)
+static void check_layer(struct check *c, struct stretch *s, uint32_t layer)
 {
     const struct tutti_placement *p = s->placement;
     uint64_t bytes = tutti_layer_stride(p);
     struct tutti_place place = tutti_object_place(p, s->entry[0].slot, layer, 0);
-    const struct backing *b = &c->pool->member[place.member].backing;
 
-    if (backing_read(b, s->data, (size_t)(bytes * s->count), place.offset) == 0) {
+    if (read_at_rate(c, place, s->data, bytes * s->count) == 0) {
         compare(s, 0, s->count, layer);
         return;
     }
     for (uint32_t i = 0; i < s->count; i++) { /* whose sector was it? */
-        if (backing_read(b, s->data, (size_t)bytes, place.offset + i * bytes) < 0)
-            mark(s, i, layer, "the layer cannot be read (I/O error)");
+        if (read_at_rate(c, place, s->data, bytes) < 0)
+            mark(s, i, layer, unreadable_layer);
         else
             compare(s, i, 1, layer);
+        place.offset += bytes;
     }
 }
 
@@ -218,7 +246,7 @@ static void *check_thread(void *argument)
         while (take(c, &s)) {
             if (read_records(c, &s) < 0)
                 for (uint32_t i = 0; i < s.count; i++)
-                    mark(&s, i, NO_LAYER, "the record cannot be read again (I/O error)");
+                    mark(&s, i, NO_LAYER, unreadable_record);
             else
                 for (uint32_t layer = 0; layer < s.placement->layers; layer++)
                     check_layer(c, &s, layer);
@@ -234,7 +262,7 @@ static int check_data(struct check *c, struct tutti_error *err)
 {
     const struct tutti_superblock *s = &c->pool->superblock;
 
-    c->buffer_bytes = READ_BYTES;
+    c->buffer_bytes = c->bytes_per_second ? READ_BYTES_AT_RATE : READ_BYTES;
     for (uint32_t i = 0; i < s->groups; i++) /* a slot's layer is checked as one piece */
         if (tutti_layer_stride(&c->pool->placement[i]) > c->buffer_bytes)
             c->buffer_bytes = (size_t)tutti_layer_stride(&c->pool->placement[i]);
@@ -243,15 +271,17 @@ static int check_data(struct check *c, struct tutti_error *err)
 
         c->bytes += tutti_layer_stride(p) * p->layers;
     }
-    run_parallel(CHECK_THREADS, check_thread, c);
+    run_parallel(c->bytes_per_second ? 1 : CHECK_THREADS, check_thread, c);
     return c->rc < 0 ? tutti_error_set(err, c->rc, "%s", c->error.message) : 0;
 }
 
-int64_t tutti_pool_check(struct tutti_pool *pool, bool data, struct tutti_scan_report *report,
-                         tutti_check_fn bad, void (*progress)(void *, uint64_t, uint64_t),
-                         void *argument, struct tutti_error *err)
+int64_t check_pool(struct tutti_pool *pool, bool data, uint64_t bytes_per_second,
+                   struct tutti_scan_report *report, tutti_check_fn bad,
+                   void (*progress)(void *, uint64_t, uint64_t), void *argument,
+                   struct tutti_error *err)
 {
     struct check c = {.pool = pool,
+                      .bytes_per_second = bytes_per_second,
                       .bad = bad,
                       .progress = progress,
                       .argument = argument,
@@ -267,4 +297,11 @@ int64_t tutti_pool_check(struct tutti_pool *pool, bool data, struct tutti_scan_r
         rc = check_data(&c, err);
     free(entries);
     return rc < 0 ? rc : (int64_t)c.mismatched;
+}
+
+int64_t tutti_pool_check(struct tutti_pool *pool, bool data, struct tutti_scan_report *report,
+                         tutti_check_fn bad, void (*progress)(void *, uint64_t, uint64_t),
+                         void *argument, struct tutti_error *err)
+{
+    return check_pool(pool, data, 0, report, bad, progress, argument, err);
 }

@@ -228,6 +228,17 @@ int scan_records(struct tutti_pool *pool, const struct scan_request *request,
                  struct tutti_scan_entry **entries, size_t *count, struct tutti_scan_report *report,
                  struct tutti_error *err);
 
+/* check.c */
+
+/** Whether check said of a slot that it could not be read, and not that it is wrong. */
+bool check_is_unreadable(const char *what);
+
+/** tutti_pool_check() at a rate, 0 for none. */
+int64_t check_pool(struct tutti_pool *pool, bool data, uint64_t bytes_per_second,
+                   struct tutti_scan_report *report, tutti_check_fn bad,
+                   void (*progress)(void *, uint64_t, uint64_t), void *argument,
+                   struct tutti_error *err);
+
 /** Run @work(@argument) in this thread and up to @threads - 1 others; returns when all returned. */
 void run_parallel(uint32_t threads, void *(*work)(void *), void *argument);
 

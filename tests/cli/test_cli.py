@@ -8,6 +8,7 @@ here judges one.
 from __future__ import annotations
 
 import ctypes
+import fcntl
 import json
 import os
 import re
@@ -23,9 +24,10 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent.parent
 TUTTI = Path(os.environ.get("TUTTI_BIN", ROOT / "build" / "tutti"))
 EXAMPLE = TUTTI.parent / "examples" / "retrieve_store"
-COMMANDS = ["format", "info", "check", "bench", "doctor", "disable", "enable"]
+COMMANDS = ["format", "info", "check", "scrub", "bench", "doctor", "disable", "enable"]
 SMALL = ["--layers", "4", "--parts", "2", "--object-bytes", "8KiB", "--block-tokens", "16"]
 DONE, FOUND_BAD, USAGE, CANNOT = 0, 1, 2, 3
+F_OFD_SETLK = 37  # Linux: a lock of the open file, as pools take it
 
 
 def run(*arguments: str | Path, **more: Any) -> subprocess.CompletedProcess[str]:
@@ -288,6 +290,68 @@ def test_progress_goes_to_standard_error(filled: Path) -> None:
     assert run("check", filled, "--data").stderr == ""
 
 
+# Scrubbing.
+
+
+def test_scrub_drops_for_good(filled: Path) -> None:
+    """Control: check finds the flipped byte before, and no slot of the others is touched."""
+    flip(filled, layer=2, part=1, block=5)
+    bad = answer("check", filled, "--data", status=FOUND_BAD)["bad"][0]
+    told = answer("scrub", filled, "--rate", "1GiB", status=FOUND_BAD)
+    assert (told["scanned"], told["bad"], told["dropped"], told["torn"]) == (8, 1, 1, 0)
+    assert told["bytes"] == 8 * 4 * 2 * 8192
+    assert told["seconds"] > 0
+    assert (told["slots"][0]["slot"], told["slots"][0]["layer"]) == (bad["slot"], 2)
+    after = answer("check", filled, "--data")
+    assert (after["valid"], after["bad_slots"]) == (7, 0)
+    again = answer("scrub", filled, "--rate", "1GiB")
+    assert (again["scanned"], again["bad"], again["dropped"]) == (7, 0, 0)
+    words = run("scrub", filled, "--rate", "1GiB/s")
+    assert words.returncode == DONE
+    assert "7 slots scanned" in words.stdout
+
+
+def test_scrub_drops_torn_records(filled: Path) -> None:
+    record = first_record(filled)
+    with (filled / "rank0.member0.tutti").open("r+b") as file:
+        file.seek(record + 100)
+        file.write(b"\xff")
+    assert answer("check", filled)["torn"] == 1
+    told = answer("scrub", filled, "--rate", "1GiB", status=FOUND_BAD)
+    assert (told["scanned"], told["torn"], told["dropped"]) == (7, 1, 1)
+    assert "record" in run("scrub", filled).stdout
+    after = answer("check", filled)
+    assert (after["valid"], after["torn"]) == (7, 0)
+
+
+def first_record(home: Path) -> int:
+    """Offset of a record in the member, by its magic."""
+    return (home / "rank0.member0.tutti").read_bytes().index(b"TTTREC01")
+
+
+def test_scrub_keeps_to_its_rate(filled: Path) -> None:
+    """Eight slots are 512 KiB: 256 KiB a second take longer than no bound. No upper bound."""
+    fast = answer("scrub", filled, "--rate", "100GiB")["seconds"]
+    slow = answer("scrub", filled, "--rate", "256KiB")["seconds"]
+    assert slow > 1.0 > fast / 10
+
+
+def test_scrub_refuses_a_pool_in_use(filled: Path) -> None:
+    with (filled / "rank0.member0.tutti").open("r+b") as file:
+        lock = struct.pack("hhqqi4x", fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0)
+        fcntl.fcntl(file, F_OFD_SETLK, lock)
+        refused = answer("scrub", filled, status=CANNOT)
+    assert refused["errno"] == "EBUSY"
+    assert "in use" in refused["error"]
+    answer("scrub", filled)
+
+
+def test_scrub_usage(tmp_path: Path) -> None:
+    assert run("scrub").returncode == USAGE
+    assert run("scrub", tmp_path, "--rate", "fast").returncode == USAGE
+    assert answer("scrub", tmp_path / "nowhere", status=CANNOT)["errno"] == "ENOENT"
+
+
 # The kill switch.
 
 
@@ -307,6 +371,57 @@ def test_disable_needs_a_folder(tmp_path: Path) -> None:
     assert answer("disable", tmp_path / "nowhere", status=CANNOT)["errno"] == "ENOENT"
     assert run("disable").returncode == USAGE
     assert run("disable", "a", "b", "c").returncode == USAGE
+
+
+def test_a_member_goes_and_comes_back(tmp_path: Path) -> None:
+    home = tmp_path / "p"
+    where = ["--member", str(tmp_path / "a"), "--member", str(tmp_path / "b")]
+    answer("format", home, "--size", "64MiB", *where, *SMALL)
+    told = answer("disable", home, "slow", "--member", "1")
+    assert told["disabled"] is False
+    assert told["fenced"] == [{"rank": 0, "member": 1, "reason": "slow"}]
+    assert answer("info", home, *where)["ranks"][0]["fenced"] == {"1": "slow"}
+    assert "fenced: slow" in run("info", home, *where).stdout
+    assert answer("check", home, *where)["strangers"] == []
+    # nobody has told yet where the member is, and it is not in the folder: it cannot be looked at
+    refused = answer("enable", home, "--member", "1", status=CANNOT)
+    assert "member 1 of rank 0 stays off" in refused["error"]
+    switch = home / "disabled.rank0.member1"
+    switch.write_text(f"slow\n{tmp_path / 'b'}\n")
+    assert answer("enable", home, "--member", "0")["fenced"] != [], "it is not about member 1"
+    assert answer("enable", home, "--member", "1")["fenced"] == []
+    assert not switch.exists()
+    assert answer("info", home, *where)["ranks"][0]["fenced"] == {}
+
+
+def test_a_member_that_still_fails_stays_off(pool: Path) -> None:
+    member = pool / "rank0.member0.tutti"
+    answer("disable", pool, "errs", "--member", "0")
+    with member.open("r+b") as file:
+        head = file.read(4096)
+        file.seek(65536)
+        copy = file.read(4096)
+        for offset in (0, 65536):
+            file.seek(offset)
+            file.write(b"\xff" * 4096)
+    for arguments in ((), ("--member", "0")):
+        refused = answer("enable", pool, *arguments, status=CANNOT)
+        assert refused["errno"] == "EUCLEAN"
+        assert "stays off" in refused["error"]
+    with member.open("r+b") as file:
+        file.write(head)
+        file.seek(65536)
+        file.write(copy)
+    size = member.stat().st_size
+    os.truncate(member, size - (1 << 20))
+    assert answer("enable", pool, status=CANNOT)["errno"] == "EFBIG"
+    os.truncate(member, size)
+    assert answer("enable", pool)["fenced"] == [], "without --member everything that is off"
+
+
+def test_member_usage(pool: Path) -> None:
+    assert run("enable", pool, "--member", "16").returncode == USAGE
+    assert run("disable", pool, "--rank", "1").returncode == USAGE
 
 
 # Measuring.

@@ -39,6 +39,7 @@ extern const struct argp common_argp;
 int command_format(int argc, char **argv);
 int command_info(int argc, char **argv);
 int command_check(int argc, char **argv);
+int command_scrub(int argc, char **argv);
 int command_bench(int argc, char **argv);
 int command_doctor(int argc, char **argv);
 int command_disable(int argc, char **argv);

@@ -80,6 +80,20 @@ static json_t *members_json(const struct tutti_pool *pool, const struct tutti_po
     return list;
 }
 
+/** Members that are given no commands, by number, each with the reason. */
+static json_t *fenced_json(const char *home, const struct tutti_superblock *s)
+{
+    json_t *fenced = json_object();
+    char reason[512], number[16];
+
+    for (uint32_t m = 0; m < s->members; m++)
+        if (tutti_pool_member_disabled(home, s->rank, m, reason, sizeof(reason)) == 1) {
+            snprintf(number, sizeof(number), "%" PRIu32, m);
+            json_object_set_new(fenced, number, json_string(reason));
+        }
+    return fenced;
+}
+
 static json_t *shapes_json(const struct tutti_pool_info *info)
 {
     const struct tutti_superblock *s = &info->superblock;
@@ -124,10 +138,11 @@ static json_t *rank_json(const struct arguments *a, uint32_t rank, struct tutti_
     if (pool_open_to_read(a->pool, &a->members, rank, &pool, err) < 0)
         return NULL;
     tutti_pool_info(pool, info);
-    object = json_pack("{s:i, s:o, s:I, s:I, s:I, s:I, s:b, s:s, s:i, s:o}", "rank", (int)rank,
-                       "members", members_json(pool, info), "extents", (json_int_t)info->extents,
-                       "epoch", (json_int_t)info->superblock.epoch, "oldest_epoch",
-                       (json_int_t)info->superblock.oldest_epoch, "written_bytes",
+    object = json_pack("{s:i, s:o, s:o, s:I, s:I, s:I, s:I, s:b, s:s, s:i, s:o}", "rank", (int)rank,
+                       "members", members_json(pool, info), "fenced",
+                       fenced_json(a->pool, &info->superblock), "extents",
+                       (json_int_t)info->extents, "epoch", (json_int_t)info->superblock.epoch,
+                       "oldest_epoch", (json_int_t)info->superblock.oldest_epoch, "written_bytes",
                        (json_int_t)info->superblock.written_bytes, "direct", (int)info->direct,
                        "direct_reason", info->direct_reason, "logical_block",
                        (int)info->logical_block, "shapes", shapes_json(info));
@@ -161,7 +176,14 @@ static void print_rank(const json_t *rank, const struct tutti_pool_info *info)
     printf("rank %" PRIu32 " of %" PRIu32 "\n", s->rank, s->ranks);
     json_array_foreach(json_object_get(rank, "members"), i, item)
     {
+        char number[24];
+        const char *reason;
+
+        snprintf(number, sizeof(number), "%zu", i);
+        reason = json_string_value(json_object_get(json_object_get(rank, "fenced"), number));
         printf("  member %zu   %s\n", i, json_string_value(item));
+        if (reason)
+            printf("             fenced: %s\n", reason);
     }
     printf("  extents    %" PRIu32 " of %s, alignment %" PRIu32 "\n", info->extents,
            size_text(s->extent_bytes, a), s->alignment);

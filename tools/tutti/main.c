@@ -18,6 +18,7 @@ static const struct {
     {"format", command_format, "make a pool"},
     {"info", command_info, "say what a pool is and what it holds"},
     {"check", command_check, "verify a pool's records, and with --data every byte"},
+    {"scrub", command_scrub, "verify every byte at a rate, and drop for good what is bad"},
     {"bench", command_bench, "store and retrieve, beside a raw pass over the same bytes"},
     {"doctor", command_doctor, "what this machine and path will give, and what to change"},
     {"disable", command_disable, "switch a pool off, without a restart"},

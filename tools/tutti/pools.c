@@ -47,14 +47,26 @@ int member_paths_expand(const struct strings *members, uint32_t rank, struct mem
     return 0;
 }
 
-int pool_open_to_read(const char *home, const struct strings *members, uint32_t rank,
-                      struct tutti_pool **pool, struct tutti_error *err)
+static int pool_open(const char *home, const struct strings *members, uint32_t rank, bool read_only,
+                     struct tutti_pool **pool, struct tutti_error *err)
 {
-    struct tutti_pool_options options = {.home = home, .rank = rank, .read_only = true};
+    struct tutti_pool_options options = {.home = home, .rank = rank, .read_only = read_only};
     static struct member_paths paths;
     int rc = member_paths_expand(members, rank, &paths, &options, err);
 
     return rc < 0 ? rc : tutti_pool_open(&options, pool, err);
+}
+
+int pool_open_to_read(const char *home, const struct strings *members, uint32_t rank,
+                      struct tutti_pool **pool, struct tutti_error *err)
+{
+    return pool_open(home, members, rank, true, pool, err);
+}
+
+int pool_open_to_write(const char *home, const struct strings *members, uint32_t rank,
+                       struct tutti_pool **pool, struct tutti_error *err)
+{
+    return pool_open(home, members, rank, false, pool, err);
 }
 
 const char *hex_text(const void *bytes, size_t count, char *text)

@@ -31,6 +31,10 @@ int member_paths_expand(const struct strings *members, uint32_t rank, struct mem
 int pool_open_to_read(const char *home, const struct strings *members, uint32_t rank,
                       struct tutti_pool **pool, struct tutti_error *err);
 
+/** Open it for writing, locked; for work on a pool that nobody serves from. */
+int pool_open_to_write(const char *home, const struct strings *members, uint32_t rank,
+                       struct tutti_pool **pool, struct tutti_error *err);
+
 /** Bytes as 2 hexadecimal digits each; @text holds 2 x @count + 1; returns @text. */
 const char *hex_text(const void *bytes, size_t count, char *text);
 
