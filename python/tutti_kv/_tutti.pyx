@@ -133,6 +133,14 @@ cdef extern from "tutti/pool.h":
     int tutti_pool_disable(const char *home, const char *reason, tutti_error *err) nogil
     int tutti_pool_enable(const char *home, tutti_error *err) nogil
     int tutti_pool_disabled(const char *home, char *reason, size_t reason_bytes) nogil
+    int tutti_pool_disable_member(const char *home, uint32_t rank, uint32_t member,
+                                  const char *reason, const char *path, tutti_error *err) nogil
+    int tutti_pool_enable_member(const char *home, uint32_t rank, uint32_t member,
+                                 tutti_error *err) nogil
+    int tutti_pool_member_disabled(const char *home, uint32_t rank, uint32_t member, char *reason,
+                                   size_t reason_bytes) nogil
+    int tutti_pool_probe_member(const char *home, uint32_t rank, uint32_t member,
+                                tutti_error *err) nogil
     int tutti_pool_secret_load(const char *home, bint create, uint8_t *pool_id, uint8_t *secret,
                                tutti_error *err) nogil
 
@@ -174,6 +182,7 @@ cdef extern from "tutti/directory.h":
         uint64_t refused
         uint64_t runs
         uint64_t memory_bytes
+        uint64_t fenced_members
     int tutti_directory_new(const tutti_directory_options *options, tutti_directory **directory,
                             tutti_error *err) nogil
     void tutti_directory_free(tutti_directory *d) nogil
@@ -192,6 +201,7 @@ cdef extern from "tutti/directory.h":
     int tutti_directory_report(tutti_directory *d, uint32_t rank, uint32_t slot,
                                uint64_t generation, bint ok) nogil
     int tutti_directory_drop(tutti_directory *d, uint32_t slot, uint64_t generation) nogil
+    int tutti_directory_fence_members(tutti_directory *d, uint32_t members) nogil
     size_t tutti_directory_take_erased(tutti_directory *d, tutti_transfer *out,
                                        size_t max) nogil
     void tutti_directory_get_stats "tutti_directory_stats"(const tutti_directory *d,
@@ -209,6 +219,13 @@ cdef extern from "tutti/engine.h":
         uint64_t io_errors
         uint64_t retries
         uint64_t system_calls
+        uint64_t late_commands
+    struct tutti_member_state:
+        bint fenced
+        uint64_t io_errors
+        uint64_t late_commands
+        uint64_t verify_failures
+        char reason[512]
 
 cdef extern from "tutti/device.h":
     struct tutti_device:
@@ -233,6 +250,8 @@ cdef extern from "tutti/serve.h":
         bint unverified
         const int *cpu
         uint32_t cpus
+        uint32_t fence_errors
+        uint64_t late_ns
     struct tutti_kv_region:
         uint64_t base
         uint64_t bytes
@@ -249,6 +268,11 @@ cdef extern from "tutti/serve.h":
     int tutti_serve_open(const tutti_serve_options *options, tutti_serve **serve,
                          tutti_error *err) nogil
     void tutti_serve_close(tutti_serve *serve) nogil
+    int tutti_serve_close_within(tutti_serve *serve, uint64_t timeout_ns, tutti_error *err) nogil
+    int tutti_serve_member_state(const tutti_serve *serve, uint32_t member,
+                                 tutti_member_state *state) nogil
+    uint32_t tutti_serve_fenced(const tutti_serve *serve) nogil
+    uint32_t tutti_serve_watch_members(tutti_serve *serve) nogil
     int tutti_serve_register(tutti_serve *serve, uint32_t group, const tutti_kv_plane *planes,
                              uint32_t blocks, const tutti_kv_region *regions,
                              uint32_t region_count, tutti_error *err) nogil
@@ -277,6 +301,26 @@ cdef extern from "tutti/serve.h":
     int tutti_serve_erase(tutti_serve *serve, uint32_t group, const tutti_transfer *items,
                           uint32_t count, tutti_error *err) nogil
     void tutti_serve_progress(tutti_serve *serve) nogil
+
+cdef extern from "tutti/scrub.h":
+    struct tutti_scrub:
+        pass
+    struct tutti_scrub_report:
+        uint64_t slots
+        uint64_t verified
+        uint64_t bad
+        uint64_t torn
+        uint64_t skipped
+        uint64_t bytes
+        uint64_t rounds
+        uint32_t cursor
+    int tutti_scrub_open(tutti_serve *serve, uint32_t group, uint64_t bytes_per_second,
+                         uint32_t cursor, tutti_scrub **scrub, tutti_error *err) nogil
+    uint32_t tutti_scrub_step(tutti_scrub *scrub, uint64_t now, tutti_transfer *bad,
+                              uint32_t most) nogil
+    void tutti_scrub_get_report "tutti_scrub_report"(const tutti_scrub *scrub,
+                                                     tutti_scrub_report *report) nogil
+    void tutti_scrub_close(tutti_scrub *scrub) nogil
 
 
 KEY = np.dtype((np.uint64, (2,)))
@@ -626,6 +670,42 @@ def disabled(home):
     return None
 
 
+def disable_member(home, uint32_t rank, uint32_t member, reason, path=None):
+    """Throw the switch of one member; path: where it is, for who looks whether it can come back."""
+    cdef bytes folder = os.fsencode(home)
+    cdef bytes why = reason.encode()
+    cdef bytes where = os.fsencode(path) if path is not None else b""
+    cdef tutti_error err
+    memset(&err, 0, sizeof(err))
+    check(tutti_pool_disable_member(folder, rank, member, why,
+                                    <const char *>where if where else NULL, &err),
+          &err, "disable_member")
+
+
+def enable_member(home, uint32_t rank, uint32_t member):
+    """Look at a member, and take its switch back. Raises TuttiError where it still fails."""
+    cdef bytes folder = os.fsencode(home)
+    cdef const char *where = folder
+    cdef tutti_error err
+    cdef int rc
+    memset(&err, 0, sizeof(err))
+    with nogil:
+        rc = tutti_pool_probe_member(where, rank, member, &err)
+        if rc == 0:
+            rc = tutti_pool_enable_member(where, rank, member, &err)
+    check(rc, &err, "enable_member")
+
+
+def member_disabled(home, uint32_t rank, uint32_t member):
+    """The reason why a member is off, or None."""
+    cdef bytes folder = os.fsencode(home)
+    cdef char reason[512]
+    memset(reason, 0, sizeof(reason))
+    if tutti_pool_member_disabled(folder, rank, member, reason, sizeof(reason)) == 1:
+        return reason.decode("utf-8", "replace").strip() or "no reason given"
+    return None
+
+
 cdef class Match:
     """struct tutti_match: the longest visible prefix."""
 
@@ -780,8 +860,15 @@ cdef class Directory:
         return owed
 
     def drop(self, uint32_t slot, uint64_t generation):
-        """Hide a slot whose data is bad, and its subtree; returns how many were hidden."""
+        """Hide a slot whose data is bad, and its subtree; returns how many were hidden.
+
+        generation 0: whichever it has, where the record itself is bad."""
         return check(tutti_directory_drop(self.raw, slot, generation), NULL, "drop")
+
+    def fence_members(self, uint32_t members):
+        """A bit for each member that nothing is asked of; whether that changed something."""
+        return check(tutti_directory_fence_members(self.raw, members), NULL,
+                     "fence_members") == 1
 
     def take_erased(self, size_t most=4096):
         """Transfers whose records are to be emptied."""
@@ -796,7 +883,8 @@ cdef class Directory:
         return {"slots": s.slots, "free": s.free, "writing": s.writing, "visible": s.visible,
                 "foreign": s.foreign, "leaving": s.leaving, "pinned": s.pinned,
                 "evicted": s.evicted, "dropped": s.dropped, "refused": s.refused,
-                "runs": s.runs, "memory_bytes": s.memory_bytes}
+                "runs": s.runs, "memory_bytes": s.memory_bytes,
+                "fenced_members": s.fenced_members}
 
     def audit(self):
         """Raise TuttiError when an invariant is broken."""
@@ -850,7 +938,7 @@ cdef class Serve:
 
     def __cinit__(self, Pool pool, *, engine=None, size_t staging=0, cpus=(),
                   uint32_t ring_depth=0, uint32_t look_ahead=0, bint unverified=False,
-                  fault_rules=None, fault_inner=None):
+                  fault_rules=None, fault_inner=None, uint32_t fence_errors=0, double late=0):
         cdef tutti_serve_options options
         cdef tutti_error err
         cdef int cpu[64]
@@ -877,6 +965,8 @@ cdef class Serve:
         options.unverified = unverified
         options.cpu = cpu
         options.cpus = len(cpus)
+        options.fence_errors = fence_errors
+        options.late_ns = nanoseconds(late)
         with nogil:
             rc = tutti_serve_open(&options, &self.raw, &err)
         check(rc, &err, "serve")
@@ -887,15 +977,23 @@ cdef class Serve:
             raise ValueError("closed")
         return self.raw
 
-    def close(self):
-        """End or cancel everything; sessions that are still held turn void."""
+    def close(self, double timeout=30):
+        """End or cancel everything; sessions that are still held turn void.
+
+        Returns None, or a sentence when a device does not end a command in time: what that may
+        still touch is left behind, and KV memory must stay."""
         cdef tutti_serve *raw = self.raw
+        cdef uint64_t bound = nanoseconds(timeout)
+        cdef tutti_error err
+        cdef int rc
         if raw is NULL:
-            return
+            return None
+        memset(&err, 0, sizeof(err))
         self.raw = NULL
         with nogil:
-            tutti_serve_close(raw)
+            rc = tutti_serve_close_within(raw, bound, &err)
         self.pool.serves -= 1
+        return err.message.decode("utf-8", "replace") if rc < 0 else None
 
     def __dealloc__(self):
         tutti_serve_close(self.raw)
@@ -924,7 +1022,46 @@ cdef class Serve:
         return {"commands": c.commands, "read_bytes": c.read_bytes,
                 "written_bytes": c.written_bytes, "staged_bytes": c.staged_bytes,
                 "hashed_bytes": c.hashed_bytes, "verify_failures": c.verify_failures,
-                "io_errors": c.io_errors, "retries": c.retries, "system_calls": c.system_calls}
+                "io_errors": c.io_errors, "retries": c.retries, "system_calls": c.system_calls,
+                "late_commands": c.late_commands}
+
+    def fenced(self):
+        """A bit for each member that is given no commands; cheap."""
+        return tutti_serve_fenced(self.get())
+
+    def member_states(self):
+        """Per member: whether it is fenced, why, and its counts."""
+        cdef tutti_member_state state
+        cdef uint32_t member = 0
+        states = []
+        while tutti_serve_member_state(self.get(), member, &state) == 0:
+            states.append({"fenced": bool(state.fenced), "io_errors": state.io_errors,
+                           "late_commands": state.late_commands,
+                           "verify_failures": state.verify_failures,
+                           "reason": state.reason.decode("utf-8", "replace")})
+            member += 1
+        return states
+
+    def watch_members(self):
+        """Make members and their switches agree; returns as fenced().
+
+        Once a second, from a thread that nothing waits for: it may wait for the home's device.
+        Beside any other call, but not beside close()."""
+        cdef tutti_serve *raw = self.get()
+        cdef uint32_t members
+        with nogil:
+            members = tutti_serve_watch_members(raw)
+        return members
+
+    def scrub(self, *, uint64_t rate=0, uint32_t cursor=0, uint32_t group=0):
+        """Verify cold slots, at most `rate` bytes a second; see Scrub.step()."""
+        cdef Scrub scrub = Scrub.__new__(Scrub)
+        cdef tutti_error err
+        memset(&err, 0, sizeof(err))
+        check(tutti_scrub_open(self.get(), group, rate, cursor, &scrub.raw, &err), &err, "scrub")
+        scrub.serve = self
+        scrub.room = np.zeros(256, TRANSFER)
+        return scrub
 
     def retrieve(self, items, *, bint in_step=False, uint64_t tag=0, uint32_t group=0):
         cdef Retrieve session = Retrieve.__new__(Retrieve)
@@ -991,6 +1128,46 @@ cdef class Serve:
         cdef tutti_serve *raw = self.get()
         with nogil:
             tutti_serve_progress(raw)
+
+
+cdef class Scrub:
+    """What reads and verifies slots while nothing else moves; see scrub.h."""
+
+    cdef tutti_scrub *raw
+    cdef Serve serve
+    cdef object room
+
+    cdef tutti_scrub *get(self) except NULL:
+        if self.raw is NULL or self.serve.raw is NULL:
+            raise ValueError("the scrub is over")
+        return self.raw
+
+    def step(self, uint64_t now):
+        """Take what was read, issue the next piece if it is time; never waits.
+
+        now: time.monotonic_ns(). Returns transfers of slots that do not verify, for
+        Directory.drop(); a generation of 0 is a bad record's."""
+        cdef tutti_scrub *raw = self.get()
+        cdef tutti_transfer *bad = <tutti_transfer *>address(self.room, TRANSFER, True)
+        cdef uint32_t most = len(self.room)
+        cdef uint32_t n
+        with nogil:
+            n = tutti_scrub_step(raw, now, bad, most)
+        return self.room[:n].copy()
+
+    def report(self):
+        """Counts since it was opened, and the cursor."""
+        cdef tutti_scrub_report r
+        tutti_scrub_get_report(self.get(), &r)
+        return {"slots": r.slots, "verified": r.verified, "bad": r.bad, "torn": r.torn,
+                "skipped": r.skipped, "bytes": r.bytes, "rounds": r.rounds, "cursor": r.cursor}
+
+    def close(self):
+        cdef tutti_scrub *raw = self.raw
+        if raw is not NULL and self.serve.raw is not NULL:
+            with nogil:
+                tutti_scrub_close(raw)
+        self.raw = NULL
 
 
 cdef class Retrieve:

@@ -119,3 +119,60 @@ def test_reserve_behind_nothing(pool: t.Pool, tmp_path: Path) -> None:
     d.begin_epoch(1)
     nothing: Any = d.reserve(os.urandom(320), 32, 5, 5)
     assert nothing is None
+
+
+def test_members_and_scrub(tmp_path: Path) -> None:
+    """A member is fenced, the other serves on; it comes back; a scrub tells what rotted."""
+    home, folders = str(tmp_path / "pool"), [str(tmp_path / "a"), str(tmp_path / "b")]
+    pool, _ = t.Pool.open_or_format(home, members=folders, size=32 << 20, geometry=GEOMETRY)
+    d = directory(pool, tmp_path / "pool")
+    d.begin_epoch(1)
+    pool.begin_epoch(1, 0, WHO)
+    serve = t.Serve(pool, fence_errors=4, late=5.0)
+    kv = np.random.default_rng(0).integers(0, 255, (3, 40, 8192), np.uint8)
+    planes = np.array([(kv.ctypes.data + i * kv[0].nbytes, 8192) for i in range(3)], t.PLANE)
+    serve.register(planes, 40, np.array([(kv.ctypes.data, kv.nbytes)], t.REGION))
+    assert serve.fenced() == 0
+    assert [state["fenced"] for state in serve.member_states()] == [False, False]
+
+    t.disable_member(home, 0, 1, "slow")
+    assert serve.watch_members() == 2
+    assert serve.member_states()[1]["reason"] == "slow"
+    assert d.fence_members(serve.fenced())
+    assert not d.fence_members(serve.fenced())
+    for chain in range(4):
+        got = d.reserve(bytes([chain]) * 320, 32, 0, 1)
+        assert got is not None
+        items, origins, _ = got
+        assert pool.placement().record_place(int(items["slot"][0]))[0] == 0
+        store = serve.store(items, origins, layers_ready=3)
+        assert store.wait(10)
+        assert store.result().good == 1
+        store.end()
+        d.report(0, items, np.ones(1, np.uint8))
+    t.enable_member(home, 0, 1)  # the watch had put in where it is
+    assert t.member_disabled(home, 0, 1) is None
+    assert serve.watch_members() == 0
+    assert d.fence_members(0)
+    with pytest.raises(t.TuttiError):
+        d.fence_members(4)
+
+    member, offset = pool.placement().object_place(int(items["slot"][0]), 1)
+    with open(pool.info()["paths"][member], "r+b") as file:
+        os.pwrite(file.fileno(), b"rot", offset)
+        os.fsync(file.fileno())
+    scrub = serve.scrub(rate=1 << 30)
+    bad = [np.zeros(0, t.TRANSFER)]
+    now = 0
+    while scrub.report()["rounds"] == 0:
+        bad.append(scrub.step(now := now + 10**12))
+    found = np.concatenate(bad)
+    assert found["slot"].tolist() == items["slot"].tolist()
+    assert found["generation"].tolist() == items["generation"].tolist()
+    assert scrub.report()["verified"] == 3
+    assert d.drop(int(found["slot"][0]), int(found["generation"][0])) == 1
+    scrub.close()
+    with pytest.raises(ValueError, match="over"):
+        scrub.step(0)
+    assert serve.close(timeout=5.0) is None
+    pool.close()
