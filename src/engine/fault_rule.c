@@ -45,8 +45,9 @@ static bool number(const char **at, const char *end, char stop, uint64_t *value)
 
     if (*at >= end || **at < '0' || **at > '9')
         return false;
+    errno = 0;
     *value = strtoull(*at, &after, 0);
-    if (after != end && !(stop && *after == stop))
+    if (errno || (after != end && !(stop && *after == stop)))
         return false;
     *at = after;
     return true;
@@ -63,7 +64,7 @@ static bool parse_key(struct fault_rule *r, const char *word, const char *end)
         if (!number(&value, end, '-', &r->from) || *value != '-')
             return false;
         value++;
-        return number(&value, end, 0, &r->to);
+        return number(&value, end, 0, &r->to) && r->from < r->to;
     }
     for (size_t i = 0; i < sizeof(keys) / sizeof(keys[0]); i++)
         if (word_is(word, (size_t)(equals - word), keys[i].name))

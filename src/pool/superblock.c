@@ -82,7 +82,7 @@ static enum superblock_state judge_numbers(const struct tutti_superblock *s, cha
         (uint64_t)s->records_per_extent * s->record_stride >= s->extent_bytes)
         return garbage(why, "%" PRIu32 " records an extent", s->records_per_extent);
     if (s->extents < 1 || s->extents > ((uint64_t)INT64_MAX - s->first_extent) / s->extent_bytes ||
-        (uint64_t)s->extents * s->members >= UINT32_MAX / s->records_per_extent)
+        (uint64_t)s->extents * s->members > (UINT32_MAX - 1) / s->records_per_extent)
         return garbage(why, "%" PRIu32 " extents", s->extents);
     if (s->epoch > TUTTI_EPOCH_MAX || s->oldest_epoch > s->epoch)
         return garbage(why, "epoch %" PRIu64 ", oldest %" PRIu64, s->epoch, s->oldest_epoch);
