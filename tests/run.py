@@ -133,6 +133,28 @@ def meson_suite(
     return tally
 
 
+def fuzz_suite(torture: bool) -> Tally:
+    """Every fuzz target for some seconds; with torture ten minutes, or $TUTTI_FUZZ_SECONDS."""
+    folder = ROOT / "build-fuzz"
+    options = ["-Dfuzz=true", "-Dwerror=true", "--buildtype=debugoptimized"]
+    sanitizers = ["-Db_lundef=false", "-Db_sanitize=address,undefined"]
+    configure(folder, [*options, *sanitizers], {"CC": "clang"})
+    tally = compile_folder(folder)
+    if tally.failed:
+        return tally
+    seconds = os.environ.get("TUTTI_FUZZ_SECONDS", "600" if torture else "6")
+    log = BUILD / "log" / "fuzz.txt"
+    run([sys.executable, "tests/fuzz/run.py", str(folder), "--seconds", seconds], log)
+    show_tail(log)
+    for line in log.read_text(errors="replace").splitlines():
+        tally.passed += line.startswith("ok ")
+        if line.startswith("failed "):
+            tally.failed.append(f"fuzz: {line.removeprefix('failed ')}")
+    if tally.passed + len(tally.failed) < 2:
+        tally.failed.append("fuzz: no target ran")
+    return tally
+
+
 def clang_suite(torture: bool) -> Tally:
     """No warnings under clang; its code runs in the sanitizers' builds, and here for torture."""
     if torture:
@@ -241,6 +263,7 @@ def suites(torture: bool) -> dict[str, Suite]:
             ["setarch", "-R"],
             torture,
         ),
+        "fuzz": lambda: fuzz_suite(torture),
         "package": package_suite,
         **{
             folder: (lambda folder=folder: pytest_suite(f"tests/{folder}"))  # type: ignore[misc]
