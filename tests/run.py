@@ -267,7 +267,7 @@ def suites(torture: bool) -> dict[str, Suite]:
         "package": package_suite,
         **{
             folder: (lambda folder=folder: pytest_suite(f"tests/{folder}"))  # type: ignore[misc]
-            for folder in ("format", "cli", "python", "serving")
+            for folder in ("models", "format", "cli", "python", "serving")
             if any((ROOT / "tests" / folder).glob("test_*.py"))
         },
     }
