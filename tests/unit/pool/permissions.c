@@ -11,11 +11,17 @@ static void modes(void **state)
     char *secret = fixture_path(home, "secret");
     char *member = fixture_path(home, "rank0.member0.tutti");
     struct tutti_pool_options options = fixture_options(home);
+    char *scan = fixture_path(home, "scan.rank0");
     mode_t mask = umask(0);
+    struct tutti_error err = {0};
+    struct tutti_pool *pool;
     struct stat st;
 
     (void)state;
     fixture_format(&options);
+    pool = fixture_open(&options);
+    must(tutti_pool_scan_to_file(pool, 0, scan, NULL, &err), &err);
+    tutti_pool_close(pool);
     umask(mask);
     assert_int_equal(stat(home, &st), 0);
     assert_int_equal(st.st_mode & 07777, 0700);
@@ -23,6 +29,9 @@ static void modes(void **state)
     assert_int_equal(st.st_mode & 07777, 0600);
     assert_int_equal(stat(member, &st), 0);
     assert_int_equal(st.st_mode & 07777, 0600);
+    assert_int_equal(stat(scan, &st), 0);
+    assert_int_equal(st.st_mode & 07777, 0600);
+    free(scan);
 
     assert_int_equal(chmod(secret, 0640), 0);
     REFUSED(&options, -EACCES, secret, "0640", "chmod 600");
