@@ -288,7 +288,10 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--only", action="append", help="run only this suite (may be repeated)")
     parser.add_argument("--torture", action="store_true", help="long counts, no time budget")
+    parser.add_argument("--minutes", help="with --torture: kill a serving vLLM for so long")
     arguments = parser.parse_args()
+    if arguments.minutes:
+        os.environ["TUTTI_TORTURE_MINUTES"] = arguments.minutes
 
     total = Tally()
     seconds: dict[str, float] = {}
