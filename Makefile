@@ -4,10 +4,11 @@
 #   make demo       real vLLM with its KV cache on disk, killed and restarted
 #   make test       every test; closing line "N passed, N failed"
 #   make lint       formatting, static checks, no warnings under gcc and clang
-#   make torture    the same with long counts
+#   make torture    the same with long counts; ARGS="--minutes N" kills a serving vLLM for so long
+#   make coverage   branches of the library that the C tests take; fails below its bar
 #   make bench      measurements -> build/bench/
 #   make install    the command line, its man pages, the library and its headers
-.PHONY: all python demo test lint torture bench install clean
+.PHONY: all python demo test lint torture coverage bench install clean
 
 SHELL = /bin/bash -o pipefail
 
@@ -41,6 +42,10 @@ lint:
 torture:
 	@setup/install
 	@python3 tests/run.py --torture $(ARGS)
+
+coverage:
+	@setup/install
+	@python3 tests/coverage.py $(ARGS)
 
 bench: all
 	@mkdir -p build/bench

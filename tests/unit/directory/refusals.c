@@ -45,9 +45,36 @@ static void each_option(void **state)
     refused(&o, -EINVAL, "ghosts");
 }
 
+/** Chains that cannot be: hashes of no length, more blocks than there are numbers. */
+static void each_question(void **state)
+{
+    struct tutti_directory *d = directory_of(4, 10, 1, 1);
+    struct chain_of *c = chain_new(1, 4);
+    struct tutti_match match;
+
+    (void)state;
+    for (uint32_t bytes = 0; bytes <= 33; bytes += 33) {
+        assert_int_equal(
+            tutti_directory_reserve(d, c->hash, bytes, 0, 4, false, c->out, c->origin, c->index),
+            -EINVAL);
+        assert_int_equal(tutti_directory_find(d, c->hash, bytes, 4, &match), -EINVAL);
+    }
+    assert_int_equal(reserve(d, c, 0, UINT32_MAX, false), -EINVAL);
+    assert_int_equal(reserve(d, c, UINT32_MAX, 2, false), -EINVAL);
+    assert_int_equal(reserve(d, c, 1, 2, false), -ENOENT);
+    assert_int_equal(tutti_directory_unpin(d, 4000, 1), -EINVAL);
+    assert_int_equal(tutti_directory_report(d, 0, 4000, 1, true), -EINVAL);
+    assert_int_equal(tutti_directory_drop(d, 4000, 1), 0);
+    audit(d);
+    free(c);
+    tutti_directory_free(d);
+    tutti_directory_free(NULL);
+}
+
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(each_option)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(each_option),
+                                       cmocka_unit_test(each_question)};
 
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

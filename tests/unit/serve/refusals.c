@@ -126,6 +126,36 @@ static void small_staging_is_refused(void **state)
     free(kv);
 }
 
+/** Layouts in any order, over several stretches of memory, are fine as long as no byte is shared.
+ */
+static void any_order(void **state)
+{
+    struct tutti_serve_options options = {.pool = rig.pool, .staging_bytes = 4u << 20};
+    const uint32_t count = RIG_LAYERS * RIG_PARTS;
+    const uint64_t apart = (uint64_t)RIG_BLOCKS * RIG_OBJECT, half = apart * count / 2;
+    struct tutti_kv_region region[2] = {{(uint64_t)(uintptr_t)rig.kv + half, half},
+                                        {(uint64_t)(uintptr_t)rig.kv, half}};
+    struct tutti_kv_plane plane[RIG_LAYERS * RIG_PARTS];
+    struct tutti_serve *serve;
+    struct tutti_error err = {0};
+    uint32_t block[2] = {0, RIG_BLOCKS + 7};
+    (void)state;
+
+    planes(plane, apart, RIG_OBJECT);
+    for (uint32_t i = 0; i < count; i++)
+        plane[i].base = (uint64_t)(uintptr_t)rig.kv + (count - 1 - i) * apart;
+    rig_ok(tutti_serve_open(&options, &serve, &err), &err);
+    rig_ok(tutti_serve_register(serve, 0, plane, RIG_BLOCKS, region, 2, &err), &err);
+    assert_int_equal(tutti_serve_fence(serve, block, 2, SECOND), 0); /* nobody reads them */
+    tutti_serve_close(serve);
+    planes(plane, apart, RIG_OBJECT);
+    plane[0].block_stride = 2ull * RIG_OBJECT;
+    refuses_memory(plane, rig.kv_bytes, "share");
+    planes(plane, RIG_OBJECT, (uint64_t)count * RIG_OBJECT);
+    plane[count - 1].base += 512; /* into the next block of the first */
+    refuses_memory(plane, rig.kv_bytes + 512, "share");
+}
+
 /* What the line at start says is so: memory askew to the pool's alignment is staged, and why. */
 static void askew_memory_is_said(void **state)
 {
@@ -219,13 +249,88 @@ static void transfers_are_checked(void **state)
                      -EINVAL);
 }
 
+/** What a store or a retrieve is asked beyond its range, and before its end. */
+static void sessions_are_checked(void **state)
+{
+    struct tutti_transfer item = {.generation = rig.epoch << TUTTI_EPOCH_SHIFT | 1};
+    struct tutti_origin origin = {.engine_hash_bytes = TUTTI_ENGINE_HASH_BYTES + 1};
+    struct tutti_retrieve *retrieve;
+    struct tutti_store *store;
+    struct tutti_result result;
+    struct tutti_error err = {0};
+    (void)state;
+
+    assert_int_equal(
+        tutti_store_begin(rig.serve, 0, &item, &origin, 1, RIG_LAYERS, 0, &store, &err), -EINVAL);
+    assert_non_null(strstr(err.message, "hash"));
+    origin.engine_hash_bytes = 32;
+    assert_int_equal(
+        tutti_store_begin(rig.serve, 0, &item, &origin, 1, RIG_LAYERS + 1, 0, &store, &err),
+        -EINVAL);
+    assert_non_null(strstr(err.message, "layers"));
+    for (uint32_t group = 1; group < 12; group += 8)
+        assert_int_equal(
+            tutti_store_begin(rig.serve, group, &item, &origin, 1, RIG_LAYERS, 0, &store, &err),
+            -EINVAL);
+    rig_ok(tutti_serve_erase(rig.serve, 0, &item, 0, &err), &err);
+    assert_int_equal(tutti_serve_erase(rig.serve, 3, &item, 1, &err), -EINVAL);
+
+    rig_ok(tutti_store_begin(rig.serve, 0, &item, &origin, 1, 2, 0, &store, &err), &err);
+    assert_int_equal(tutti_store_ready(store, RIG_LAYERS + 1), -EINVAL);
+    assert_int_equal(tutti_store_ready(store, 1), 0); /* fewer than before: no harm */
+    assert_int_equal(tutti_store_wait(store, 1000000), -ETIMEDOUT);
+    assert_int_equal(tutti_store_end(store), -EBUSY);
+    tutti_store_cancel(store);
+    assert_int_equal(tutti_store_wait(store, 20 * SECOND), 0);
+    tutti_store_cancel(store); /* it has ended */
+    tutti_store_result(store, &result);
+    assert_int_equal(result.status, -ECANCELED);
+    assert_int_equal(tutti_store_end(store), 0);
+
+    rig_ok(tutti_retrieve_begin(rig.serve, 0, &item, 1, true, 0, &retrieve, &err), &err);
+    assert_int_equal(tutti_retrieve_layer(retrieve, RIG_LAYERS, SECOND), -EINVAL);
+    assert_int_equal(tutti_retrieve_layer(retrieve, 0, 20 * SECOND), -ESTALE);
+    tutti_retrieve_cancel(retrieve);
+    assert_int_equal(tutti_retrieve_wait(retrieve, 20 * SECOND), 0);
+    assert_int_equal(tutti_retrieve_layer(retrieve, RIG_LAYERS - 1, SECOND), -ECANCELED);
+    assert_int_equal(tutti_retrieve_end(retrieve), 0);
+}
+
+/** Memory is registered once, for a group that there is, and of more than nothing. */
+static void registered_once(void **state)
+{
+    struct tutti_serve_options options = {.pool = rig.pool, .staging_bytes = 4u << 20};
+    struct tutti_kv_region region[1] = {{(uint64_t)(uintptr_t)rig.kv, rig.kv_bytes}};
+    struct tutti_kv_plane plane[RIG_LAYERS * RIG_PARTS];
+    struct tutti_serve *serve;
+    struct tutti_error err = {0};
+    (void)state;
+
+    planes(plane, (uint64_t)RIG_BLOCKS * RIG_OBJECT, RIG_OBJECT);
+    rig_ok(tutti_serve_open(&options, &serve, &err), &err);
+    for (uint32_t group = 1; group < 12; group += 8)
+        assert_int_equal(tutti_serve_register(serve, group, plane, RIG_BLOCKS, region, 1, &err),
+                         -EINVAL);
+    assert_int_equal(tutti_serve_register(serve, 0, plane, 0, region, 1, &err), -EINVAL);
+    rig_ok(tutti_serve_register(serve, 0, plane, RIG_BLOCKS, region, 1, &err), &err);
+    assert_int_equal(tutti_serve_register(serve, 0, plane, RIG_BLOCKS, region, 1, &err), -EEXIST);
+    tutti_serve_close(serve);
+    options.engine = "no such engine";
+    assert_int_equal(tutti_serve_open(&options, &serve, &err), -EINVAL);
+    options.engine = NULL;
+    options.ring_depth = 3;
+    assert_int_equal(tutti_serve_open(&options, &serve, &err), -EINVAL);
+    tutti_serve_close(NULL);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(memory_is_checked),        cmocka_unit_test(wild_memory_is_refused),
         cmocka_unit_test(small_staging_is_refused), cmocka_unit_test(askew_memory_is_said),
         cmocka_unit_test(blocks_are_distinct),      cmocka_unit_test(no_generation_loads_nothing),
-        cmocka_unit_test(transfers_are_checked),
+        cmocka_unit_test(transfers_are_checked),    cmocka_unit_test(sessions_are_checked),
+        cmocka_unit_test(registered_once),          cmocka_unit_test(any_order),
     };
     int failed;
 
