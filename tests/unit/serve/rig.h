@@ -23,7 +23,11 @@
 #include "tutti/pool.h"
 #include "tutti/serve.h"
 
-enum { RIG_LAYERS = 6, RIG_PARTS = 2, RIG_OBJECT = 8192, RIG_BLOCKS = 128 };
+#ifndef RIG_OBJECT_BYTES
+#define RIG_OBJECT_BYTES 8192
+#endif
+
+enum { RIG_LAYERS = 6, RIG_PARTS = 2, RIG_OBJECT = RIG_OBJECT_BYTES, RIG_BLOCKS = 128 };
 
 #define SECOND UINT64_C(1000000000)
 #define RIG_IDENTITY "identity of test"
