@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from faultmount import FaultMount, Faults
 from model import make_tiny_model
 
 from engine import Answer, Engine, Life, Tokens
@@ -91,6 +92,38 @@ def reference(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator
     log = tmp_path_factory.mktemp("reference") / "log"
     with Life(model, log) as life:
         yield Reference(life)
+
+
+@pytest.fixture(scope="module")
+def faults(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Faults]:
+    """A mount that fails on command, for pools: faults.of("name").folder."""
+    with FaultMount(tmp_path_factory.mktemp("faults")) as mount:
+        yield mount.faults
+
+
+@pytest.fixture(scope="session")
+def gemma(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny Gemma 3: sliding and full attention."""
+    import torch
+    from transformers import Gemma3ForCausalLM, Gemma3TextConfig
+
+    folder = tmp_path_factory.mktemp("gemma")
+    torch.manual_seed(3)
+    config = Gemma3TextConfig(
+        hidden_size=128,
+        intermediate_size=256,
+        num_hidden_layers=4,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        head_dim=32,
+        vocab_size=1000,
+        max_position_embeddings=2048,
+        sliding_window=64,
+        layer_types=["sliding_attention", "full_attention"] * 2,
+        initializer_range=0.12,
+    )
+    Gemma3ForCausalLM(config).to(torch.float32).save_pretrained(str(folder))
+    return folder
 
 
 Lives = Callable[..., Life]

@@ -166,31 +166,6 @@ def test_lora_is_left_alone(model: Path, lives: Lives, tmp_path: Path) -> None:
     assert skipped == 2
 
 
-@pytest.fixture(scope="session")
-def gemma(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A tiny Gemma 3: sliding and full attention."""
-    import torch
-    from transformers import Gemma3ForCausalLM, Gemma3TextConfig
-
-    folder = tmp_path_factory.mktemp("gemma")
-    torch.manual_seed(3)
-    config = Gemma3TextConfig(
-        hidden_size=128,
-        intermediate_size=256,
-        num_hidden_layers=4,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        head_dim=32,
-        vocab_size=1000,
-        max_position_embeddings=2048,
-        sliding_window=64,
-        layer_types=["sliding_attention", "full_attention"] * 2,
-        initializer_range=0.12,
-    )
-    Gemma3ForCausalLM(config).to(torch.float32).save_pretrained(str(folder))
-    return folder
-
-
 def test_several_groups(gemma: Path, lives: Lives, tmp_path: Path) -> None:
     """Refused, with the engine's own switch named; with the switch it is served."""
     options: dict[str, Any] = {"model": gemma, "max_model_len": 2048}
