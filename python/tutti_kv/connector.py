@@ -4,10 +4,14 @@
 Responsible for nothing but vLLM's names: which callback exists, what it is given
 and what it must return. Must not decide anything; the scheduler's half (scheduler.py)
 and the worker's (worker.py) do, and each is readable alone.
+
+Nothing unexpected that is raised below gets through to vLLM: the scheduler's half guards
+each of its calls, and the worker's is replaced by what is left of it (salvage.py).
 """
 
-from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any
+import logging
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from vllm.distributed.kv_transfer.kv_connector.v1.base import (
     KVConnectorBase_V1,
@@ -24,11 +28,15 @@ from tutti_kv import config as configuration
 from tutti_kv import support
 from tutti_kv.metadata import Handshake, Plan
 from tutti_kv.metrics import TuttiPromMetrics, TuttiStats
+from tutti_kv.salvage import Salvage
 from tutti_kv.scheduler import SchedulerHalf
 from tutti_kv.worker import WorkerHalf
 
 if TYPE_CHECKING:
     import torch
+
+logger = logging.getLogger("vllm.tutti_kv")
+T = TypeVar("T")
 
 
 class TuttiConnector(KVConnectorBase_V1, SupportsHMA):  # type: ignore[misc]
@@ -49,7 +57,7 @@ class TuttiConnector(KVConnectorBase_V1, SupportsHMA):  # type: ignore[misc]
         )
         self._drops = support.drops_preempted_output(config, vllm_config)
         self.scheduler: SchedulerHalf | None = None
-        self.worker: WorkerHalf | None = None
+        self.worker: WorkerHalf | Salvage | None = None
         if role == KVConnectorRole.SCHEDULER:
             self.scheduler = SchedulerHalf(vllm_config, kv_cache_config, config)
         else:
@@ -82,8 +90,9 @@ class TuttiConnector(KVConnectorBase_V1, SupportsHMA):  # type: ignore[misc]
             handshakes[rank] = shake
         self._scheduler().take_handshakes(handshakes)
 
-    def bind_gpu_block_pool(self, gpu_block_pool: Any) -> None:
-        self._scheduler().bind_block_pool(gpu_block_pool)
+    def bind_kv_cache_manager(self, kv_cache_manager: Any) -> None:
+        super().bind_kv_cache_manager(kv_cache_manager)
+        self._scheduler().bind_manager(kv_cache_manager)
 
     def get_num_new_matched_tokens(
         self, request: Any, num_computed_tokens: int
@@ -122,34 +131,46 @@ class TuttiConnector(KVConnectorBase_V1, SupportsHMA):  # type: ignore[misc]
 
     # ---- worker -------------------------------------------------------------------
 
-    def _worker(self) -> WorkerHalf:
-        assert self.worker is not None, "not the worker's half"
-        return self.worker
+    def _on_worker(self, call: Callable[[WorkerHalf | Salvage], T]) -> T:
+        """Call it; whatever is raised ends the worker's half, and what is left of it answers."""
+        half = self.worker
+        assert half is not None, "not the worker's half"
+        if isinstance(half, Salvage):
+            return call(half)
+        try:
+            return call(half)
+        except Exception as error:
+            logger.exception("Tutti: a bug; this worker neither loads nor stores any more")
+            self.worker = rest = half.salvage(error)
+            return call(rest)
 
     def register_kv_caches(self, kv_caches: "dict[str, torch.Tensor]") -> None:
-        self._worker().register(kv_caches)
+        assert isinstance(self.worker, WorkerHalf)
+        self.worker.register(kv_caches)  # at start what goes wrong is told, or refused
 
     def get_handshake_metadata(self) -> KVConnectorHandshakeMetadata | None:
-        return self._worker().handshake()
+        return self._on_worker(lambda half: half.handshake())
 
     def handle_preemptions(self, kv_connector_metadata: KVConnectorMetadata) -> None:
-        assert isinstance(kv_connector_metadata, Plan)
-        self._worker().prepare(kv_connector_metadata)
+        plan = kv_connector_metadata
+        assert isinstance(plan, Plan)
+        self._on_worker(lambda half: half.prepare(plan))
 
     def bind_connector_metadata(self, connector_metadata: KVConnectorMetadata) -> None:
         super().bind_connector_metadata(connector_metadata)
-        assert isinstance(connector_metadata, Plan)
-        self._worker().bind(connector_metadata)
+        plan = connector_metadata
+        assert isinstance(plan, Plan)
+        self._on_worker(lambda half: half.bind(plan))
 
     def clear_connector_metadata(self) -> None:
         super().clear_connector_metadata()
-        self._worker().unbind()
+        self._on_worker(lambda half: half.unbind())
 
     def start_load_kv(self, forward_context: Any, **kwargs: Any) -> None:
         pass  # loads begin when the plan is bound; vLLM calls this after the hooks
 
     def wait_for_layer_load(self, layer_name: str) -> None:
-        self._worker().wait_for_layer(layer_name)
+        self._on_worker(lambda half: half.wait_for_layer(layer_name))
 
     def save_kv_layer(
         self, layer_name: str, kv_layer: "torch.Tensor", attn_metadata: Any, **kwargs: Any
@@ -157,28 +178,30 @@ class TuttiConnector(KVConnectorBase_V1, SupportsHMA):  # type: ignore[misc]
         pass  # blocks are stored when the step has ended
 
     def wait_for_save(self) -> None:
-        self._worker().step_ended()
+        self._on_worker(lambda half: half.step_ended())
 
     def get_transfer_results(self, finished_req_ids: set[str]) -> KVConnectorTransferResults:
-        return KVConnectorTransferResults(finished_recving=self._worker().poll_loads())
+        finished, failed = self._on_worker(lambda half: half.poll_loads())
+        return KVConnectorTransferResults(finished_recving=finished, failed_recving=failed)
 
     def get_block_ids_with_load_errors(self) -> set[int]:
-        return self._worker().take_invalid_blocks()
+        return self._on_worker(lambda half: half.take_invalid_blocks())
 
     def build_connector_worker_meta(self) -> KVConnectorWorkerMetadata | None:
-        return self._worker().report()
+        return self._on_worker(lambda half: half.report())
 
     # ---- both ---------------------------------------------------------------------
 
     def shutdown(self) -> None:
         if self.worker is not None:
-            self.worker.close()
+            self._on_worker(lambda half: half.close())
         if self.scheduler is not None:
             self.scheduler.close()
 
     def get_kv_connector_stats(self) -> TuttiStats | None:
-        half = self.worker if self.worker is not None else self._scheduler()
-        return half.take_stats()
+        if self.worker is not None:
+            return self._on_worker(lambda half: half.take_stats())
+        return self._scheduler().take_stats()
 
     @classmethod
     def build_kv_connector_stats(cls, data: dict[str, Any] | None = None) -> TuttiStats | None:

@@ -19,6 +19,7 @@ from tutti_kv._tutti import TRANSFER, Directory, Transfers
 from tutti_kv.metadata import Load
 from tutti_kv.metrics import TuttiStats
 from tutti_kv.sequence import HASH_BYTES, Sequence
+from tutti_kv.telling import Telling
 
 
 @dataclass(slots=True)
@@ -62,6 +63,10 @@ class Loads:
         since = self._brought.get(block_hash)
         return since is not None and time.monotonic() - since < self._patience
 
+    def any_in_step(self) -> bool:
+        """Whether a load in step is not over."""
+        return any(load.in_step for load in self._under_way.values())
+
     def unproven(self, block_hashes: Sequence_[bytes], local: int) -> bool:
         """Whether a local hit of so many blocks has blocks of a load in step among them.
 
@@ -89,20 +94,31 @@ class Loads:
         tokens: how many are to be loaded, behind those that vLLM had when it asked
         step: the step that will carry the plan
         """
-        name = sequence.request.request_id
         first = sequence.asked // self._block_tokens
         last = first + tokens // self._block_tokens
         items = None if directory is None else self._pin(directory, sequence, first, last)
-        pinned = items is not None
-        if items is None:
-            # promised and gone: a load of no generation fails, and vLLM computes
-            items = np.zeros(last - first, TRANSFER)
+        return self._begin(sequence, table, tokens, step, items)
+
+    def fail(self, sequence: Sequence, table: list[int], tokens: int, step: int) -> list[int]:
+        """As plan(), where nothing can be planned: the workers report the blocks as failed."""
+        name = sequence.request.request_id
+        self._waiting = [load for load in self._waiting if load.request != name]
+        return self._begin(sequence, table, tokens, step, None)
+
+    def _begin(
+        self, sequence: Sequence, table: list[int], tokens: int, step: int, pinned: Transfers | None
+    ) -> list[int]:
+        name = sequence.request.request_id
+        first = sequence.asked // self._block_tokens
+        last = first + tokens // self._block_tokens
+        # promised and gone: a load of no generation fails, and vLLM computes
+        items = pinned if pinned is not None else np.zeros(last - first, TRANSFER)
         items["block"] = table[first:last]
         hashes = [bytes(block_hash) for block_hash in sequence.request.block_hashes[first:last]]
         self._under_way[name] = Loading(
             sequence=sequence,
             slot=int(items["slot"][-1]),
-            generation=int(items["generation"][-1]) if pinned else 0,
+            generation=int(items["generation"][-1]) if pinned is not None else 0,
             first=first,
             tokens=tokens,
             began=time.monotonic(),
@@ -134,9 +150,18 @@ class Loads:
         if not load.in_step:
             for block_hash in load.hashes:
                 self._brought.pop(block_hash, None)
+        seconds = time.monotonic() - load.began
         if not load.failed:
             self._stats.add("load_tokens", load.tokens)
-        self._stats.add("load_seconds", time.monotonic() - load.began)
+        self._stats.add("load_seconds", seconds)
+        Telling.story(
+            name,
+            "%s %d tokens in %d slots after %.1f ms",
+            "could not load" if load.failed else "loaded",
+            load.tokens,
+            len(load.hashes),
+            seconds * 1e3,
+        )
         if load.generation and directory is not None:
             directory.unpin(load.slot, load.generation)
         return True

@@ -86,6 +86,7 @@ class Plan(KVConnectorMetadata):  # type: ignore[misc]
     erase: slots whose records are to be emptied, before later stores
     acknowledged: per rank, the number of the last failure that the scheduler's
         half has dealt with: stores go on from there
+    off: nothing is stored any more, and what is being stored is cancelled
     """
 
     step: int
@@ -97,6 +98,7 @@ class Plan(KVConnectorMetadata):  # type: ignore[misc]
     fence: NDArray[np.uint32] = field(default_factory=no_blocks)
     erase: Transfers = field(default_factory=no_transfers)
     acknowledged: dict[int, int] = field(default_factory=dict)
+    off: bool = False
 
 
 @dataclass
@@ -106,6 +108,8 @@ class RankReport:
     stored: store number -> one word per slot, 1 when it was written
     bad: slots that could not be read or whose bytes are wrong
     failure: number of this rank's last failed load
+    held: blocks that a read without an end may still write to; all of them, each time
+    broken: what is wrong with our own code here, if anything
     """
 
     step: int
@@ -113,6 +117,8 @@ class RankReport:
     failure: int = 0
     stored: dict[int, NDArray[np.uint8]] = field(default_factory=dict)
     bad: Transfers = field(default_factory=no_transfers)
+    held: NDArray[np.uint32] = field(default_factory=no_blocks)
+    broken: str | None = None
 
 
 @dataclass

@@ -1,14 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Counts for vLLM's log and for Prometheus.
+"""Figures for vLLM's log and for Prometheus.
 
-Responsible for the names and how they add up over ranks and steps. Must not know
-where they come from. The one idea: every figure is a monotone count, so that
-adding is all that aggregation ever does and no counter runs backwards.
+Responsible for their names, their labels and how they add up over ranks and steps. Must
+not know where they come from. The one idea: a figure travels as a name with its labels in
+one string and a number. Counts are monotone, so adding is all that aggregation does and
+no counter runs backwards; a gauge is what was said last.
 """
 
+import logging
+from dataclasses import dataclass
 from typing import Any
 
-from prometheus_client import Counter
+from prometheus_client import Counter, Gauge
 from vllm.config import VllmConfig
 from vllm.distributed.kv_transfer.kv_connector.v1.metrics import (
     KVConnectorPromMetrics,
@@ -17,31 +20,81 @@ from vllm.distributed.kv_transfer.kv_connector.v1.metrics import (
     PromMetricT,
 )
 
+logger = logging.getLogger("vllm.tutti_kv")
+
+
+@dataclass(frozen=True)
+class Figure:
+    """What a figure is, and by what it is split."""
+
+    documentation: str
+    labels: tuple[str, ...] = ()
+
+
 COUNTERS = {
-    "load_tokens": "Prompt tokens whose KV was brought back from the pool.",
-    "load_slots": "Slots read back, over all ranks.",
-    "load_bytes": "Bytes of KV read back, over all ranks.",
-    "load_seconds": "Seconds from planning loads to their end, added up over requests.",
-    "load_failures": "Loads that failed in part or in whole, over all ranks.",
-    "verify_failures": "Slots whose bytes or records did not match, over all ranks.",
-    "io_errors": "Commands that failed, over all ranks.",
-    "stored_slots": "Slots written, over all ranks.",
-    "stored_bytes": "Bytes of KV written, over all ranks.",
-    "store_dropped": "Slots that were to be written and were not, over all ranks.",
-    "store_refused": "Blocks that found no place in the pool.",
-    "evicted_slots": "Slots that gave way to others.",
-    "skipped_requests": "Requests that are neither looked up nor stored (LoRA, disabled, ...).",
+    "lookup_tokens": Figure("Prompt tokens that admitted requests could have hit in the pool."),
+    "hit_tokens": Figure("Of these, tokens that the pool promised to bring."),
+    "load_tokens": Figure("Prompt tokens whose KV was brought back from the pool."),
+    "load_slots": Figure("Slots read back and verified.", ("rank",)),
+    "load_bytes": Figure("Bytes of KV read back.", ("rank",)),
+    "load_seconds": Figure("Seconds from planning loads to their end, added up over requests."),
+    "load_failures": Figure("Loads that failed in part or in whole.", ("rank",)),
+    "load_failed_slots": Figure("Slots that could not be brought back.", ("rank", "reason")),
+    "layer_wait_seconds": Figure("Seconds that steps waited for a layer to arrive.", ("rank",)),
+    "verify_failures": Figure("Slots whose bytes or records did not match.", ("rank",)),
+    "io_errors": Figure("Commands that failed.", ("rank",)),
+    "io_retries": Figure("Objects that were read a second time.", ("rank",)),
+    "staged_bytes": Figure("Bytes that went through staging memory.", ("rank",)),
+    "stored_slots": Figure("Slots written.", ("rank",)),
+    "stored_bytes": Figure("Bytes of KV written.", ("rank",)),
+    "store_dropped": Figure(
+        "Slots that were to be written and were not; without a place there is no rank.",
+        ("rank", "reason"),
+    ),
+    "evicted_slots": Figure("Slots that gave way to others."),
+    "refused_requests": Figure("Requests that could not hit, by the reason.", ("reason",)),
 }
+GAUGES = {
+    "serving": Figure("1 where requests are looked up and stored, 0 where they are not."),
+    "epoch": Figure("The epoch that is written under."),
+    "slots": Figure(
+        "Slots of the pool by state (visible, free, pinned, foreign); a pinned one is visible too.",
+        ("state",),
+    ),
+    "loads_under_way": Figure("Loads that have not ended.", ("rank",)),
+    "stores_under_way": Figure("Slots of stores that have not ended.", ("rank",)),
+    "held_blocks": Figure("Blocks of KV memory that a read without an end keeps.", ("rank",)),
+    "members": Figure("Members by state (ok, fenced).", ("rank", "state")),
+}
+FIGURES = {**COUNTERS, **GAUGES}
+
+
+def key(name: str, **labels: object) -> str:
+    """A figure's name with its labels, in the order in which they are declared."""
+    declared = FIGURES[name].labels
+    if set(labels) != set(declared):
+        raise ValueError(f"{name} has the labels {declared}, not {tuple(labels)}")
+    return "|".join([name, *(str(labels[label]) for label in declared)])
+
+
+def _is_gauge(name: str) -> bool:
+    return name.partition("|")[0] in GAUGES
 
 
 class TuttiStats(KVConnectorStats):  # type: ignore[misc]
-    """Counts of one interval."""
+    """Figures of one interval."""
 
     data: dict[str, int | float]
 
-    def add(self, name: str, value: int | float = 1) -> None:
+    def add(self, name: str, value: int | float = 1, **labels: object) -> None:
         if value:
-            self.data[name] = self.data.get(name, 0) + value
+            self._add(key(name, **labels), value)
+
+    def _add(self, name: str, value: int | float) -> None:
+        self.data[name] = self.data.get(name, 0) + value
+
+    def set(self, name: str, value: int | float, **labels: object) -> None:
+        self.data[key(name, **labels)] = value
 
     def reset(self) -> None:
         self.data = {}
@@ -56,12 +109,15 @@ class TuttiStats(KVConnectorStats):  # type: ignore[misc]
 
     def aggregate(self, other: KVConnectorStats) -> "TuttiStats":
         for name, value in other.data.items():
-            self.add(name, value)
+            if _is_gauge(name):
+                self.data[name] = value
+            else:
+                self._add(name, value)
         return self
 
     def reduce(self) -> dict[str, int | float]:
         return {
-            name: round(value, 3) if isinstance(value, float) else value
+            name.replace("|", " "): round(value, 3) if isinstance(value, float) else value
             for name, value in self.data.items()
         }
 
@@ -70,7 +126,7 @@ class TuttiStats(KVConnectorStats):  # type: ignore[misc]
 
 
 class TuttiPromMetrics(KVConnectorPromMetrics):  # type: ignore[misc]
-    """One Prometheus counter per count: tutti_<name>_total."""
+    """tutti_<name>_total for each count, tutti_<name> for each gauge."""
 
     def __init__(
         self,
@@ -80,15 +136,41 @@ class TuttiPromMetrics(KVConnectorPromMetrics):  # type: ignore[misc]
         per_engine_labelvalues: dict[int, list[object]],
     ) -> None:
         super().__init__(vllm_config, metric_types, labelnames, per_engine_labelvalues)
-        make: Any = metric_types[Counter]
-        self._counters: dict[str, dict[int, Any]] = {}
-        for name, documentation in COUNTERS.items():
-            counter = make(name=f"tutti_{name}", documentation=documentation, labelnames=labelnames)
-            self._counters[name] = {
-                engine: counter.labels(*values) for engine, values in per_engine_labelvalues.items()
+        self._values = per_engine_labelvalues
+        self._metrics: dict[str, Any] = {}
+        self._children: dict[tuple[int, str], Any] = {}
+        counter: Any = metric_types[Counter]
+        gauge: Any = metric_types[Gauge]
+        for name, figure in FIGURES.items():
+            named: dict[str, Any] = {
+                "name": f"tutti_{name}",
+                "documentation": figure.documentation,
+                "labelnames": [*labelnames, *figure.labels],
             }
+            if name in GAUGES:
+                self._metrics[name] = gauge(**named, multiprocess_mode="mostrecent")
+            else:
+                self._metrics[name] = counter(**named)
+        # What has no labels of its own is there from the start, at 0.
+        for name, figure in FIGURES.items():
+            for engine in per_engine_labelvalues if not figure.labels else ():
+                self._child(engine, name)
+
+    def _child(self, engine: int, full: str) -> Any:
+        child = self._children.get((engine, full))
+        if child is None:
+            name, *labels = full.split("|")
+            child = self._metrics[name].labels(*self._values[engine], *labels)
+            self._children[engine, full] = child
+        return child
 
     def observe(self, transfer_stats_data: dict[str, Any], engine_idx: int = 0) -> None:
         for name, value in transfer_stats_data.items():
-            if name in self._counters:
-                self._counters[name][engine_idx].inc(value)
+            try:
+                child = self._child(engine_idx, name)
+                if _is_gauge(name):
+                    child.set(value)
+                else:
+                    child.inc(value)
+            except Exception:  # a figure is not worth the process that serves requests
+                logger.exception("Tutti: the figure %s = %r can't be shown", name, value)

@@ -12,12 +12,15 @@ token of it is computed (min(computed after N, tokens known) covers it): rejecte
 drafts and the last sampled token never count. What a failed load may have spoilt is
 refused by the worker until the plan acknowledges the failure by number, and stores
 that wait here at that moment are given up.
+
+What vLLM calls is guarded: something unexpected that is raised in here turns Tutti off, in
+this process and by the pool's switch, and what the server must not do without (a load's end,
+blocks that must not be hit) is answered in the safest way.
 """
 
 import logging
 import os
 import time
-from collections import Counter
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -27,10 +30,12 @@ from numpy.typing import NDArray
 from tutti_kv import _tutti, identity, opening, support
 from tutti_kv.config import Config
 from tutti_kv.loads import Loads
-from tutti_kv.metadata import Handshake, Plan, RankReport, Report
+from tutti_kv.metadata import Handshake, Plan, RankReport
 from tutti_kv.metrics import TuttiStats
+from tutti_kv.quarantine import Quarantine
 from tutti_kv.sequence import HASH_BYTES, Sequence
 from tutti_kv.stores import Stores
+from tutti_kv.telling import Telling
 
 logger = logging.getLogger("vllm.tutti_kv")
 
@@ -42,7 +47,6 @@ MAX_LOST_STORES = 3
 # Without news for so long, pending reports keep an idle engine stepping no longer.
 PUSH_PATIENCE = 30.0
 SWITCH_EVERY = 1.0
-LINE_EVERY = 60.0
 
 T = TypeVar("T")
 
@@ -63,6 +67,7 @@ class SchedulerHalf:
         self._block_pool: Any = None
         self._directory: _tutti.Directory | None = None
         self._off: str | None = "the workers have not reported yet"
+        self._tripped = False
         self._disabled: str | None = None
         self._no_stores: str | None = None
         self._epoch = self._oldest = 0
@@ -72,21 +77,23 @@ class SchedulerHalf:
         self._version = 0  # with that of the stores: what a remembered lookup was made on
         self._requests: dict[str, Sequence] = {}
         self.stats = TuttiStats(data={})
+        self._telling = Telling(self.stats)
+        self._quarantine = Quarantine()
         self._loads = Loads(self._block_tokens, self.stats, config.load_timeout)
-        self._stores = Stores(self._ranks, kv_cache_config.num_blocks, MAX_LOST_STORES)
+        self._stores = Stores(self._ranks, kv_cache_config.num_blocks, MAX_LOST_STORES, self.stats)
         self._acknowledged: dict[int, int] = {}
         self._overwritten: list[int] = []
         self._decodes = 0
         self._looked_at = 0.0
-        self._line_at = time.monotonic()
-        self._quiet = True
-        self._why: Counter[str] = Counter()
         self._evicted = self._refused = 0
+        self._gauged: int | None = None
 
     # ---- start ------------------------------------------------------------------
 
-    def bind_block_pool(self, block_pool: Any) -> None:
-        self._block_pool = block_pool
+    def bind_manager(self, manager: Any) -> None:
+        """vLLM's KVCacheManager."""
+        self._block_pool = manager.block_pool
+        self._quarantine.bind(manager)
 
     def take_handshakes(self, handshakes: dict[int, Handshake]) -> None:
         """Build the directory from what all ranks found. Raises a sentence."""
@@ -103,7 +110,7 @@ class SchedulerHalf:
                 self._vllm_config,
                 f"{'layer-wise' if self._layerwise else 'preload'} ({self._mode_reason})",
             )
-        except (OSError, ValueError) as error:
+        except Exception as error:
             if self._config.on_error == "fail":
                 raise
             self._off = str(getattr(error, "strerror", None) or error)
@@ -120,24 +127,44 @@ class SchedulerHalf:
 
     # ---- a broken invariant never takes the serving process down ------------------
 
-    def _guard(self, otherwise: T, call: Callable[..., T], *arguments: Any) -> T:
+    def _guard(self, otherwise: Callable[[], T], call: Callable[..., T], *arguments: Any) -> T:
+        """Call it. What is raised turns Tutti off; `otherwise` is then the safe answer."""
         try:
             return call(*arguments)
         except Exception as error:
-            logger.exception("Tutti: a bug; nothing is looked up or stored any more")
-            self._off = f"a bug: {error}"
-            try:
-                _tutti.disable(self._home, self._off)
-            except OSError:
-                logger.exception("Tutti: %s can't be disabled", self._home)
-            return otherwise
+            if not self._tripped:  # what comes after the first follows from it
+                logger.exception("Tutti: a bug; nothing is looked up or stored any more")
+            self._trip(f"{type(error).__name__}: {error}")
+        return otherwise()
+
+    def _trip(self, why: str) -> None:
+        """Lookups miss and stores stop from now on; loads under way end as they would."""
+        if self._tripped:
+            return
+        self._tripped = True
+        self._off = f"a bug: {why}"
+        try:
+            _tutti.disable(self._home, self._off)
+        except Exception:
+            logger.exception("Tutti: %s can't be disabled", self._home)
+
+    def _distrust_local(self) -> None:
+        """Something in vLLM's prefix cache may be bad, and we can't tell what: nothing of it hits.
+
+        Were this to fail, the step would: wrong tokens are worse than an engine that stops.
+        """
+        if self._block_pool is not None:
+            self._block_pool.evict_blocks(set(range(self._block_pool.num_gpu_blocks)))
 
     # ---- lookup -------------------------------------------------------------------
 
     def matched_tokens(self, request: Any, computed: int) -> tuple[int | None, bool]:
         """How many tokens behind `computed` can be loaded, and whether before it runs."""
-        nothing: tuple[int | None, bool] = (0, False)
-        return self._guard(nothing, self._match, request, computed)
+        return self._guard(self._nothing_matched, self._match, request, computed)
+
+    def _nothing_matched(self) -> tuple[int | None, bool]:
+        """Not yet, while a local hit may lie over a load in step: whose blocks is not known."""
+        return (None if self._loads.any_in_step() else 0), False
 
     def _sequence(self, request: Any) -> Sequence:
         sequence = self._requests.get(request.request_id)
@@ -145,17 +172,40 @@ class SchedulerHalf:
             sequence = Sequence(request)
             if request.lora_request is not None:
                 # its hash covers the adapter's name and path, not its content
-                sequence.skip = "requests with LoRA adapters are not stored"
+                sequence.skip = ("lora", "requests with LoRA adapters are not stored")
             elif getattr(request, "mm_features", None) and not self._caching:
                 # vLLM then names images by a counter that starts anew with each process
-                sequence.skip = "images have no content hash with prefix caching off"
-            if sequence.skip:
-                self.stats.add("skipped_requests")
+                sequence.skip = ("images", "images have no content hash with prefix caching off")
             self._requests[request.request_id] = sequence
         return sequence
 
-    def _silent(self) -> str | None:
-        return self._off or self._disabled
+    def _silent(self) -> tuple[str, str] | None:
+        """What is against everything now: a metric's label, and a sentence."""
+        if self._off is not None:
+            return "bug" if self._tripped else "off", self._off
+        if self._disabled is not None:
+            return "disabled", self._disabled
+        if len(self._quarantine):
+            return "stuck", "a read does not end"
+        return None
+
+    def _why_no_hit(self, sequence: Sequence) -> tuple[str, str] | None:
+        """What is against loading anything for a request."""
+        if (why := self._silent() or sequence.skip) is not None:
+            return why
+        if sequence.request.skip_reading_prefix_cache:
+            return "asked", "requests ask to skip the prefix cache"
+        if sequence.failed_loads >= MAX_FAILED_LOADS:
+            return "failed", "loads of the request failed before"
+        return None
+
+    def _refuse(self, sequence: Sequence, label: str, reason: str) -> tuple[int, bool]:
+        self._telling.why(reason)
+        if sequence.refused != label:  # vLLM asks again and again
+            sequence.refused = label
+            self._telling.refused(label, reason)
+            self._telling.story(sequence.request.request_id, "no hit: %s", reason)
+        return 0, False
 
     def _match(self, request: Any, computed: int) -> tuple[int | None, bool]:
         sequence = self._sequence(request)
@@ -164,21 +214,15 @@ class SchedulerHalf:
         first = computed // self._block_tokens
         if self._caching and self._loads.unproven(request.block_hashes, first):
             return None, False  # its local hit lies over a load that may still fail
-        why = self._silent() or sequence.skip
-        if why is not None:
-            self._why[why] += 1
-            return 0, False
-        if request.skip_reading_prefix_cache:
-            self._why["requests ask to skip the prefix cache"] += 1
-            return 0, False
         most = min(len(request.block_hashes), (request.num_tokens - 1) // self._block_tokens)
-        if most <= first or sequence.failed_loads >= MAX_FAILED_LOADS:
-            return 0, False
+        if most <= first:
+            return 0, False  # no whole block is wanted
+        if (why := self._why_no_hit(sequence)) is not None:
+            return self._refuse(sequence, *why)
         sequence.update_hashes()
         blocks = self._find(sequence, most).blocks
         if blocks <= first:
-            self._why["nothing of the prompts is stored"] += 1
-            return 0, False
+            return self._refuse(sequence, *self._why_not_stored())
         sequence.in_step = self._layerwise and self._decodes == 0
         if (
             not sequence.in_step
@@ -187,6 +231,15 @@ class SchedulerHalf:
         ):
             return None, False  # another request brings these blocks: they are local soon
         return (blocks - first) * self._block_tokens, not sequence.in_step
+
+    def _why_not_stored(self) -> tuple[str, str]:
+        stats = self.directory_stats()
+        if stats["visible"] == 0 and stats.get("foreign", 0):
+            return (
+                "other identity",
+                "all that the pool holds is of other weights, adapters or settings",
+            )
+        return "not stored", "nothing of the prompt is stored"
 
     def _find(self, sequence: Sequence, count: int) -> _tutti.Match:
         assert self._directory is not None
@@ -200,14 +253,32 @@ class SchedulerHalf:
 
     def allocated(self, request: Any, table: list[int], external: int) -> None:
         """Blocks were given to a request; `external` tokens of them are ours to fill."""
+
+        def fail() -> None:
+            if external:
+                sequence = self._requests[request.request_id]  # it was asked about
+                self._overwritten += self._loads.fail(sequence, table, external, self._step + 1)
+
+        self._guard(fail, self._allocated, request, table, external)
+
+    def _allocated(self, request: Any, table: list[int], external: int) -> None:
         sequence = self._sequence(request)
         sequence.planned = 0
         sequence.since = 0.0
         sequence.computed = sequence.asked + external
         if self._no_stores is None and request.num_computed_tokens == 0:
             sequence.tainted = False
+        self.stats.add("lookup_tokens", max(request.num_tokens - sequence.asked, 0))
+        self.stats.add("hit_tokens", external)
         if external:
-            self._quiet = False
+            self._telling.moved()
+            self._telling.story(
+                request.request_id,
+                "matched %d tokens behind %d of vLLM's own; loading them %s",
+                external,
+                sequence.asked,
+                "in step" if sequence.in_step else "before it runs",
+            )
             self._overwritten += self._loads.plan(
                 self._directory, sequence, table, external, self._step + 1
             )
@@ -217,18 +288,24 @@ class SchedulerHalf:
     def plan(self, output: Any) -> Plan:
         """This step's work. `output` is vLLM's SchedulerOutput, before it is sent."""
         self._step += 1
-        self._guard(None, self._forget_uncomputed, output)
+        self._guard(self._distrust_local, self._forget_uncomputed, output)
         plan = Plan(self._step, self._epoch, self._oldest, self._identity)
+        # where this fails, a load's failure voids all of vLLM's prefix cache
+        self._guard(lambda: None, self._watch, output)
+        plan.loads = self._loads.take()
+        plan.acknowledged = dict(self._acknowledged)
+        # before this step's own stores
+        plan.fence = self._guard(self._stores.all_blocks, self._blocks_overwritten, output)
+        self._guard(lambda: None, self._plan_stores, output, plan)
+        plan.off = self._tripped
+        self._guard(lambda: None, self._say)
+        return plan
+
+    def _watch(self, output: Any) -> None:
         self._loads.watch(
             self._step,
             lambda: {name: self._table(output, name) for name in output.num_scheduled_tokens},
         )
-        plan.loads = self._loads.take()
-        plan.acknowledged = dict(self._acknowledged)
-        plan.fence = self._blocks_overwritten(output)  # before this step's own stores
-        self._guard(None, self._plan_stores, output, plan)
-        self._say_why()
-        return plan
 
     def _forget_uncomputed(self, output: Any) -> None:
         """Evict what vLLM 0.32 caches and never computes.
@@ -275,7 +352,7 @@ class SchedulerHalf:
             return
         self._look_at_switch(self._directory)
         if self._silent() or self._no_stores:
-            self._stores.give_up(self._directory)
+            self._stores.give_up(self._directory, "off")
             return
         now = time.monotonic()
         for name, scheduled in output.num_scheduled_tokens.items():
@@ -306,10 +383,12 @@ class SchedulerHalf:
 
     def _store(self, sequence: Sequence, full: int, table: list[int], **how: bool) -> None:
         assert self._directory is not None
-        if self._stores.plan(self._directory, sequence, full, table, **how):
-            self._quiet = False
+        name = sequence.request.request_id
+        if slots := self._stores.plan(self._directory, sequence, full, table, **how):
+            self._telling.moved()
+            self._telling.story(name, "storing %d of its first %d blocks", slots, full)
         else:
-            self._why["every block is stored already, or finds no place"] += 1
+            self._telling.why("every block is stored already, or finds no place")
 
     @staticmethod
     def _take_erased(directory: _tutti.Directory) -> _tutti.Transfers:
@@ -324,20 +403,31 @@ class SchedulerHalf:
     def take_output(self, output: Any) -> None:
         """News of one step, of all ranks: vLLM's KVConnectorOutput."""
         report = output.kv_connector_worker_meta
-        if report is not None:
-            assert isinstance(report, Report)
-            for rank, news in report.ranks.items():
-                self._guard(None, self._take_report, rank, news)
+        ranks: dict[int, RankReport] = report.ranks if report is not None else {}
+        for rank, news in ranks.items():
+            # not guarded: blocks under a live read that are handed out would be wrong bytes
+            self._quarantine.report(rank, frozenset(news.held.tolist()))
+        for rank, news in ranks.items():
+            if news.broken is not None:
+                self._trip(f"rank {rank}: {news.broken}")
+            self._guard(lambda: None, self._take_report, rank, news)
         if output.invalid_block_ids:
-            spoilt = self._loads.spoilt(set(output.invalid_block_ids))
-            if spoilt and self._block_pool is not None:
-                self._block_pool.evict_blocks(spoilt)
-        if report is not None:
-            step = max(news.step for news in report.ranks.values())
-            for name in self._loads.processed(step):
-                self._guard(False, self._loads.ended, self._directory, name)
+            self._guard(self._distrust_local, self._evict, set(output.invalid_block_ids))
+        if ranks:
+            step = max(news.step for news in ranks.values())
+            over: list[str] = self._guard(list, self._loads.processed, step)
+            for name in over:
+                self._guard(lambda: None, self._loads.ended, self._directory, name)
         for name in output.finished_recving or ():
-            self._guard(False, self._loads.ended, self._directory, name)
+            self._guard(lambda: None, self._loads.ended, self._directory, name)
+
+    def _evict(self, invalid: set[int]) -> None:
+        """Take out of vLLM's prefix cache what failed loads have spoilt."""
+        spoilt = self._loads.spoilt(invalid)
+        if self._tripped:
+            self._distrust_local()
+        elif spoilt and self._block_pool is not None:
+            self._block_pool.evict_blocks(spoilt)
 
     def _take_report(self, rank: int, news: RankReport) -> None:
         self._epoch_known[rank] = max(self._epoch_known.get(rank, 0), news.epoch)
@@ -345,7 +435,7 @@ class SchedulerHalf:
             return
         if news.failure > self._acknowledged.get(rank, 0):
             self._acknowledged[rank] = news.failure
-            self._stores.give_up(self._directory)
+            self._stores.give_up(self._directory, "computed over a failed load")
         for bad in news.bad:
             hidden = self._directory.drop(int(bad["slot"]), int(bad["generation"]))
             self._version += 1
@@ -364,16 +454,22 @@ class SchedulerHalf:
 
     def finished(self, request: Any, table: list[int]) -> None:
         """A request is over; what it has computed and not stored goes first thing next step."""
+        self._guard(lambda: None, self._finished, request, table)
+
+    def _finished(self, request: Any, table: list[int]) -> None:
         sequence = self._requests.pop(request.request_id, None)
         if sequence is None or request.request_id in self._loads:
             return
+        self._telling.story(
+            request.request_id, "over (%s): %d blocks", request.status.name, len(table)
+        )
         if sequence.skip or sequence.tainted or self._silent() or self._no_stores:
             return
         if self._directory is None or "ERROR" in request.status.name:
             return
         full = min(self._full_blocks(request, request.num_computed_tokens), len(table))
         if full > sequence.planned:
-            self._guard(None, lambda: self._store(sequence, full, table, early=True))
+            self._store(sequence, full, table, early=True)
 
     def _holds_blocks(self) -> bool:
         """Whether a request or the prefix cache still has KV of before (vLLM's reset said no)."""
@@ -386,9 +482,13 @@ class SchedulerHalf:
 
     def reset(self) -> bool:
         """The engine's cache is void, perhaps because its weights changed: begin an epoch."""
+        self._guard(lambda: None, self._reset)  # off, nothing of before can hit either
+        return True
+
+    def _reset(self) -> None:
         if self._directory is None:
-            return True
-        self._stores.give_up(self._directory)
+            return
+        self._stores.give_up(self._directory, "reset")
         self._epoch += 1
         self._oldest = self._epoch
         self._identity = os.urandom(identity.IDENTITY_BYTES)
@@ -407,13 +507,19 @@ class SchedulerHalf:
             self._epoch,
             f"; nothing is stored: {self._no_stores}" if self._no_stores else "",
         )
-        return True
 
     # ---- idleness, switch and the line a minute ---------------------------------------
 
     def pending(self) -> bool:
         """Whether steps are wanted although no request runs; bounded."""
-        if self._directory is None or time.monotonic() - self._stores.news_at > PUSH_PATIENCE:
+        return self._guard(lambda: False, self._pending)
+
+    def _pending(self) -> bool:
+        if (
+            self._tripped
+            or self._directory is None
+            or time.monotonic() - self._stores.news_at > PUSH_PATIENCE
+        ):
             return False
         known = min(self._epoch_known.get(rank, 0) for rank in range(self._ranks))
         return len(self._stores) > 0 or known < self._oldest
@@ -427,23 +533,24 @@ class SchedulerHalf:
         self._disabled = f"disabled: {reason}" if reason is not None else None
         if self._disabled != was:
             logger.warning("Tutti: pool %s is %s", self._home, self._disabled or "enabled again")
+        self._count(directory)
+
+    def _count(self, directory: _tutti.Directory) -> None:
         stats = directory.stats()
         self.stats.add("evicted_slots", stats["evicted"] - self._evicted)
-        self.stats.add("store_refused", stats["refused"] - self._refused)
+        refused = stats["refused"] - self._refused
+        self.stats.add("store_dropped", refused, rank="", reason="no place")
         self._evicted, self._refused = stats["evicted"], stats["refused"]
+        for state in ("visible", "free", "pinned", "foreign"):
+            self.stats.set("slots", stats.get(state, 0), state=state)
+        self.stats.set("epoch", self._epoch)
 
-    def _say_why(self) -> None:
-        now = time.monotonic()
-        if now - self._line_at < LINE_EVERY:
-            return
-        self._line_at = now
-        if self._quiet:
-            reasons = [self._silent() or self._no_stores or ""]
-            reasons += [f"{why} ({count})" for why, count in self._why.most_common(3)]
-            reasons = [reason for reason in reasons if reason] or ["no block was filled"]
-            logger.info("Tutti: nothing stored or read back: %s", "; ".join(reasons))
-        self._quiet = True
-        self._why.clear()
+    def _say(self) -> None:
+        silent = self._silent()
+        if self._gauged != (serving := int(silent is None)):
+            self._gauged = serving
+            self.stats.set("serving", serving)
+        self._telling.minute(silent[1] if silent else self._no_stores)
 
     def take_stats(self) -> TuttiStats | None:
         return self.stats.take()

@@ -22,13 +22,15 @@ class Sequence:
     asked: tokens that vLLM had when it last asked; in_step: how it was answered
     computed: tokens whose KV exists or is being computed or loaded, as of the last plan
     since: when the oldest block that waits to be planned was full
-    skip: why it is neither looked up nor stored
+    skip: why it is neither looked up nor stored: a metric's label, and a sentence
+    refused: the label under which it was last counted as unable to hit
     tainted: computed before a reset; only admission anew makes it clean
     memo: (version of the directory, blocks asked about, answer)
     """
 
     request: Any
-    skip: str | None = None
+    skip: tuple[str, str] | None = None
+    refused: str | None = None
     hashes: bytearray = field(default_factory=bytearray)
     planned: int = 0
     asked: int = 0

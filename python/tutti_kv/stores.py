@@ -15,7 +15,9 @@ from numpy.typing import NDArray
 
 from tutti_kv._tutti import Directory, Transfers
 from tutti_kv.metadata import StorePlan
+from tutti_kv.metrics import TuttiStats
 from tutti_kv.sequence import HASH_BYTES, Sequence
+from tutti_kv.telling import Telling
 
 
 @dataclass(slots=True)
@@ -32,8 +34,9 @@ class Storing:
 class Stores:
     """All of an engine's stores; `version` counts changes of the directory."""
 
-    def __init__(self, ranks: int, blocks: int, tries: int) -> None:
+    def __init__(self, ranks: int, blocks: int, tries: int, stats: TuttiStats) -> None:
         self._ranks = ranks
+        self._stats = stats
         self._tries = tries
         self._number = 0
         self._under_way: dict[int, Storing] = {}
@@ -54,8 +57,8 @@ class Stores:
         *,
         grows: bool = False,
         early: bool = False,
-    ) -> bool:
-        """Reserve places for a sequence's blocks [planned, full); False where none is needed.
+    ) -> int:
+        """Reserve places for a sequence's blocks [planned, full); how many are to be written.
 
         table: the engine's numbers of the sequence's blocks
         grows: it is decoding; early: see StorePlan
@@ -69,7 +72,7 @@ class Stores:
         sequence.planned = full
         sequence.since = 0.0
         if got is None or len(got[0]) == 0:
-            return False
+            return 0
         items, origins, index = got
         items["block"] = np.array(table, np.uint32)[index]
         self._number += 1
@@ -79,7 +82,7 @@ class Stores:
         self._readers[items["block"]] += 1
         self._waiting.append(StorePlan(self._number, items, origins, early))
         self._changed()
-        return True
+        return len(items)
 
     def _changed(self) -> None:
         self.version += 1
@@ -90,9 +93,10 @@ class Stores:
         waiting, self._waiting = self._waiting, []
         return waiting
 
-    def give_up(self, directory: Directory) -> None:
-        """What no worker has heard of yet is not made."""
+    def give_up(self, directory: Directory, why: str) -> None:
+        """What no worker has heard of yet is not made. why: in the words of a metric's label."""
         for plan in self.take():
+            self._stats.add("store_dropped", len(plan.items), rank="", reason=why)
             nothing = np.zeros(len(plan.items), np.uint8)
             for rank in range(self._ranks):
                 self.report(directory, rank, plan.number, nothing)
@@ -109,6 +113,12 @@ class Stores:
         if storing.waiting:
             return
         del self._under_way[number]
+        Telling.story(
+            storing.sequence.request.request_id,
+            "wrote %d of %d slots",
+            int(storing.ok.sum()),
+            len(storing.ok),
+        )
         self._readers[storing.items["block"]] -= 1
         lost = np.flatnonzero(storing.ok == 0)
         sequence = storing.sequence
@@ -122,3 +132,7 @@ class Stores:
             return np.zeros(0, np.uint32)
         written = np.array(blocks, np.uint32)
         return np.unique(written[self._readers[written] > 0])
+
+    def all_blocks(self) -> NDArray[np.uint32]:
+        """All that a store may still read."""
+        return np.flatnonzero(self._readers).astype(np.uint32)

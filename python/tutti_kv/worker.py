@@ -14,29 +14,61 @@ step, begin the step's stores, report.
 
 import errno
 import logging
-import os
-import re
 import threading
 import time
+from collections import Counter
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from tutti_kv import _tutti, layout, support
+from tutti_kv import _tutti, salvage, support
 from tutti_kv.config import Config
-from tutti_kv.metadata import Handshake, Load, Plan, RankReport, Report, StorePlan, no_transfers
+from tutti_kv.members import Opener
+from tutti_kv.metadata import (
+    Handshake,
+    Load,
+    Plan,
+    RankReport,
+    Report,
+    StorePlan,
+    no_blocks,
+    no_transfers,
+)
 from tutti_kv.metrics import TuttiStats
+from tutti_kv.salvage import Salvage, keep_for_ever
 
 logger = logging.getLogger("vllm.tutti_kv.worker")
 
 FENCE_TIMEOUT = 5.0
 SHUTDOWN_TIMEOUT = 10.0
 FLUSH_EVERY = 5.0
-BUSY_PATIENCE = 5.0
+GAUGE_EVERY = 1.0
 # Slots of stores under way; more are dropped and counted, never waited for.
 MAX_STORING = 16384
 _FAULTLESS = (errno.ECANCELED, errno.ETIMEDOUT)
+# The words of the metrics' labels; any other errno is the disk's.
+_LOAD_REASONS = {
+    errno.EBADMSG: "checksum",
+    errno.ESTALE: "other record",
+    errno.ECANCELED: "cancelled",
+    errno.ETIMEDOUT: "no end",
+    errno.ENOBUFS: "staging",
+}
+_STORE_REASONS = {errno.ECANCELED: "fenced", errno.ENOBUFS: "staging"}
+# The library's counters and our names for them.
+_COUNTERS = {
+    "verify_failures": "verify_failures",
+    "io_errors": "io_errors",
+    "retries": "io_retries",
+    "staged_bytes": "staged_bytes",
+}
+
+
+def _reasons(position: NDArray[np.uint8], words: dict[int, str]) -> Counter[str]:
+    """How many positions failed, by reason."""
+    return Counter(words.get(int(error), "disk") for error in position[position != 0])
 
 
 @dataclass
@@ -58,31 +90,34 @@ class WorkerHalf:
 
     def __init__(self, vllm_config: Any, kv_cache_config: Any, config: Config, rank: int) -> None:
         self._vllm_config = vllm_config
-        self._kv_cache_config = kv_cache_config
         self._config = config
         self._rank = rank
-        self._ranks: int = vllm_config.parallel_config.tensor_parallel_size
-        self._dp: int = vllm_config.parallel_config.data_parallel_index
-        self._home = config.home(self._dp)
+        self._home = config.home(vllm_config.parallel_config.data_parallel_index)
+        self._opener = Opener(vllm_config, kv_cache_config, config, rank)
         self._pool: _tutti.Pool | None = None
         self._serve: _tutti.Serve | None = None
         self._layers: dict[str, int] = {}
         self._handshake: Handshake | None = None
         self._plan: Plan | None = None
+        self._owed: dict[str, Load] = {}  # loads that vLLM has not heard the end of
+        self._begun: set[str] = set()  # those of them that the library may know
         self._loads: list[Loading] = []
         self._in_step: list[Loading] = []
+        self._held: list[Loading] = []  # over for vLLM, not for the disk
         self._hooked: set[int] = set()
         self._stores: list[Storing] = []
         self._storing = 0
         self._epoch = self._oldest = 0
         self._failure = 0
         self._finished: set[str] = set()
+        self._failed: set[str] = set()
         self._invalid: set[int] = set()
         self._bad: list[_tutti.Transfers] = []
-        self._stored: dict[int, np.ndarray[Any, np.dtype[np.uint8]]] = {}
+        self._stored: dict[int, NDArray[np.uint8]] = {}
         self._disabled = False
         self._stuck = False  # a store outlived its fence
         self._looked_at = 0.0
+        self._gauged_at = 0.0
         self._counted: dict[str, int] = {}
         self._written = threading.Event()
         self._closing = threading.Event()
@@ -97,168 +132,30 @@ class WorkerHalf:
         try:
             if reason is None:
                 self._open(kv_caches)
-        except (OSError, layout.LayoutError) as error:
+        except Exception as error:
             message = error.strerror if isinstance(error, _tutti.TuttiError) else str(error)
+            message = message or repr(error)
             self.close()
             if self._config.on_error == "fail":
                 raise RuntimeError(
                     f"Tutti can't serve from {self._home}: {message} "
                     '("on_error": "disable" would serve without it)'
                 ) from error
-            reason = message or str(error)
+            reason = message
         if reason is not None:
             self._handshake = Handshake(self._rank, refusal=reason)
 
-    def handshake(self) -> Handshake | None:
-        return self._handshake
-
-    def _views(self, kv_caches: dict[str, Any]) -> list[layout.View]:
-        """The group's layers in order of their numbers."""
-        names = list(self._kv_cache_config.kv_cache_groups[0].layer_names)
-        names.sort(key=lambda name: ([int(n) for n in re.findall(r"\d+", name)], name))
-        self._layers = {name: index for index, name in enumerate(names)}
-        views = []
-        for name in names:
-            tensor = kv_caches[name]
-            if tensor.device.type != "cpu":
-                raise layout.LayoutError(
-                    f"KV memory on {tensor.device.type!r}: only host memory is served yet"
-                )
-            size = tensor.element_size()
-            storage = tensor.untyped_storage()
-            views.append(
-                layout.View(
-                    name,
-                    tensor.data_ptr(),
-                    tuple(tensor.shape),
-                    tuple(stride * size for stride in tensor.stride()),
-                    size,
-                    storage.data_ptr(),
-                    storage.nbytes(),
-                )
-            )
-        return views
-
-    def _layout_text(self, names: list[str], inner: tuple[tuple[int, int], ...]) -> str:
-        """What gives a block's bytes their meaning, beside the model."""
-        context = self._vllm_config.compilation_config.static_forward_context
-        layers = [context[n] for n in names if n in context]
-        backends = sorted(
-            # the CPU back-end packs KV as the instruction set wants it: same shape, other bytes
-            {
-                f"{layer.get_attn_backend().get_name()} {getattr(layer, 'isa', '')}"
-                for layer in layers
-            }
-        )
-        cache = self._vllm_config.cache_config
-        spec = support.first_spec(self._kv_cache_config.kv_cache_groups[0].kv_cache_spec)
-        return (
-            f"{'+'.join(backends)} {cache.kv_cache_layout} {cache.cache_dtype} {spec.dtype} "
-            f"{spec.block_size} tokens {list(inner)}"
-        )
-
     def _open(self, kv_caches: dict[str, Any]) -> None:
-        spec = support.first_spec(self._kv_cache_config.kv_cache_groups[0].kv_cache_spec)
-        blocks = self._kv_cache_config.num_blocks
-        views = self._views(kv_caches)
-        block_bytes = getattr(spec, "unpadded_page_size_bytes", spec.page_size_bytes)
-        planes, regions, parts, part_bytes = layout.planes(views, blocks, block_bytes)
-        inner = layout.split(views[0], blocks, block_bytes).inner
-        text = self._layout_text([view.name for view in views], inner)
-        geometry = layout.geometry(len(views), parts, part_bytes, spec.block_size, text)
-        pool = self._open_pool(geometry)
-        self._pool = pool
-        info = pool.info()
-        scan = os.path.join(self._home, f"scan.rank{self._rank}")
-        counts = pool.scan_to_file(scan)
-        logger.info(
-            "Tutti: rank %d: %d records found in %.2f s (%d empty, %d torn, %d void, %d alien)",
-            self._rank,
-            counts["valid"],
-            counts["nanoseconds"] / 1e9,
-            counts["empty"],
-            counts["torn"],
-            counts["void"],
-            counts["alien"],
-        )
-        config = self._config
-        self._serve = _tutti.Serve(
-            pool,
-            engine=config.engine,
-            staging=config.staging,
-            cpus=config.cpus,
-            look_ahead=config.look_ahead,
-            unverified=config.unverified,
-            fault_rules=config.fault_rules,
-            fault_inner=config.fault_inner,
-        )
-        direct, why = self._serve.register(planes, blocks, regions)
+        opened = self._opener.open(kv_caches)
+        self._pool, self._serve, self._layers = opened.pool, opened.serve, opened.layers
+        self._handshake = opened.handshake
+        info = opened.pool.info()
         self._epoch, self._oldest = info["epoch"], info["oldest_epoch"]
-        self._handshake = Handshake(
-            self._rank,
-            pool=info["pool"],
-            epoch=info["epoch"],
-            geometry=geometry,
-            placement=pool.placement(),
-            layout=text,
-            scan_path=scan,
-            engine=self._serve.engine,
-            direct=direct and info["direct"],
-            direct_reason=why or info["direct_reason"],
-        )
         self._flusher = threading.Thread(target=self._flush, name="tutti-flush", daemon=True)
         self._flusher.start()
 
-    def _open_pool(self, geometry: _tutti.Geometry) -> _tutti.Pool:
-        config = self._config
-        members = config.member_paths(self._rank, self._dp)
-        if not config.members:
-            for folder in members:  # of a pool with {rank} in its path
-                os.makedirs(folder, mode=0o700, exist_ok=True)
-        size = config.size or 0
-        until = time.monotonic() + BUSY_PATIENCE
-        while True:
-            try:
-                pool, made = _tutti.Pool.open_or_format(
-                    self._home,
-                    members=members,
-                    rank=self._rank,
-                    ranks=self._ranks,
-                    size=size,
-                    geometry=geometry,
-                    alignment=config.alignment,
-                )
-                break
-            except _tutti.TuttiError as error:
-                if error.errno == errno.EBUSY and time.monotonic() < until:
-                    # the workers of a server that was killed outlive it by a moment
-                    logger.info("Tutti: %s; trying again", error.strerror)
-                    time.sleep(1.0)
-                elif error.errno == errno.ENOENT and size == 0:
-                    raise _tutti.TuttiError(
-                        errno.ENOENT, f'{error.strerror}; give a "size" to have it made'
-                    ) from error
-                else:
-                    raise
-        info = pool.info()
-        there = info["first_extent"] * info["members"] + info["extents"] * info["extent_bytes"]
-        if made:
-            logger.info("Tutti: made a pool of %.2f GiB for rank %d", there / 2**30, self._rank)
-        elif 0 < size < there:
-            pool.close()
-            raise _tutti.TuttiError(
-                errno.EINVAL,
-                f"{info['paths'][0]} was formatted with {there} bytes a rank, more than the "
-                f"configured {size}: remove the pool, or give it its size back",
-            )
-        elif size > there + info["extent_bytes"] * info["members"]:
-            logger.warning(
-                "Tutti: the pool keeps the %d bytes a rank that it was formatted with; "
-                "the configured %d have no effect",
-                there,
-                size,
-            )
-        return pool
+    def handshake(self) -> Handshake | None:
+        return self._handshake
 
     def _flush(self) -> None:
         """Bound what a power loss forgets; nothing waits for it."""
@@ -276,6 +173,9 @@ class WorkerHalf:
         """Blocks are about to be overwritten: fence them. Also what must go before."""
         if self._serve is None:
             return
+        self._look_at_held()
+        if plan.off:
+            self._cancel_stores()
         if plan.oldest_epoch > self._oldest or len(plan.erase):
             self._make_durable(plan)
         if len(plan.erase) and self._epoch >= plan.epoch:
@@ -296,10 +196,16 @@ class WorkerHalf:
                 FENCE_TIMEOUT,
             )
 
+    def _cancel_stores(self) -> None:
+        """A store that is cancelled writes no record, whatever it still reads."""
+        for storing in self._stores:
+            storing.session.cancel()
+
     def bind(self, plan: Plan) -> None:
         """Begin the loads: those in step now, the others beside the computation."""
         self._plan = plan
         self._hooked.clear()
+        self._owed.update((load.request, load) for load in plan.loads)
         for load in plan.loads:
             self._begin_load(load)
 
@@ -307,12 +213,15 @@ class WorkerHalf:
         try:
             if self._serve is None:
                 raise _tutti.TuttiError(errno.ENODEV, "no pool is open")
+            if self._held:
+                raise _tutti.TuttiError(errno.EBUSY, "an earlier read has not ended")
+            self._begun.add(load.request)  # now it may: what is raised from here on tells nothing
             session = self._serve.retrieve(load.items, in_step=load.in_step, tag=0)
         except OSError as error:
+            self._begun.discard(load.request)
             logger.error("Tutti: a load can't be begun: %s", error.strerror)
             self._load_failed(load, np.full(len(load.items), errno.ECANCELED, np.uint8))
-            if not load.in_step:
-                self._finished.add(load.request)
+            self._over(load)
             return
         loading = Loading(load, session, time.monotonic() + self._config.load_timeout)
         (self._in_step if load.in_step else self._loads).append(loading)
@@ -323,11 +232,13 @@ class WorkerHalf:
         if index is None or not self._in_step:
             return
         self._hooked.add(index)
+        began = time.monotonic()
         for loading in self._in_step:
             rest = loading.deadline - time.monotonic()
             if loading.session.layer(index, max(rest, 0.0)) == errno.ETIMEDOUT:
                 loading.cancelled = True
                 loading.session.cancel()
+        self.stats.add("layer_wait_seconds", time.monotonic() - began, rank=self._rank)
 
     # ---- when a step has computed ---------------------------------------------------
 
@@ -356,18 +267,28 @@ class WorkerHalf:
         self._epoch, self._oldest = plan.epoch, plan.oldest_epoch
         return True
 
-    def _may_store(self, plan: Plan) -> bool:
+    def _why_no_store(self, plan: Plan) -> str | None:
+        """What is against storing now, in the words of a metric's label."""
+        if plan.off:
+            return "off"
         now = time.monotonic()
         if now - self._looked_at >= 1.0:
             self._looked_at = now
             self._disabled = _tutti.disabled(self._home) is not None
-        if self._disabled or self._stuck or self._failure > plan.acknowledged.get(self._rank, 0):
-            return False
-        return self._make_durable(plan)
+        if self._disabled:
+            return "disabled"
+        if self._stuck:
+            return "a write is stuck"
+        if self._failure > plan.acknowledged.get(self._rank, 0):
+            return "computed over a failed load"
+        return None if self._make_durable(plan) else "no epoch"
 
     def _begin_store(self, plan: Plan, store: StorePlan) -> None:
         count = len(store.items)
-        if self._storing + count <= MAX_STORING and self._may_store(plan):
+        why = self._why_no_store(plan)
+        if why is None and self._storing + count > MAX_STORING:
+            why = "too many under way"
+        if why is None:
             assert self._serve is not None
             try:
                 session = self._serve.store(
@@ -375,12 +296,13 @@ class WorkerHalf:
                 )
             except OSError as error:
                 logger.warning("Tutti: a store was dropped: %s", error.strerror)
+                why = "failed"
             else:
                 self._stores.append(Storing(store, session))
                 self._storing += count
                 return
         self._stored[store.number] = np.zeros(count, np.uint8)
-        self.stats.add("store_dropped", count)
+        self.stats.add("store_dropped", count, rank=self._rank, reason=why)
 
     def _poll_stores(self) -> None:
         still: list[Storing] = []
@@ -394,25 +316,22 @@ class WorkerHalf:
             self._stored[storing.plan.number] = ok
             self._storing -= len(ok)
             good = int(ok.sum())
-            self.stats.add("stored_slots", good)
-            self.stats.add("stored_bytes", result.bytes)
-            self.stats.add("store_dropped", len(ok) - good)
+            self.stats.add("stored_slots", good, rank=self._rank)
+            self.stats.add("stored_bytes", result.bytes, rank=self._rank)
+            for reason, slots in _reasons(result.position, _STORE_REASONS).items():
+                self.stats.add("store_dropped", slots, rank=self._rank, reason=reason)
             if good:
                 self._written.set()
         self._stores = still
         self._stuck = self._stuck and bool(still)
 
     def _end_in_step(self) -> None:
-        """All in-step loads are over before the step's output is used."""
+        """All in-step loads are over, or set aside, before the step's output is used."""
         if not self._in_step:
             return
         hooks_ran = len(self._hooked) == len(self._layers)
         for loading in self._in_step:
-            while not loading.session.wait(max(loading.deadline - time.monotonic(), 1.0)):
-                # its blocks can't be given back while a read may still land in them
-                logger.error("Tutti: a load does not end; cancelling it")
-                loading.session.cancel()
-            position = self._take_result(loading)
+            position = self._wait_for_end(loading)
             if not hooks_ran and not position.any():
                 position = np.full(len(position), errno.ECANCELED, np.uint8)
                 logger.error(
@@ -422,43 +341,88 @@ class WorkerHalf:
                     len(self._layers),
                 )
             self._load_failed(loading.load, position)
+            self._over(loading.load)
         self._in_step = []
 
-    def _take_result(self, loading: Loading) -> np.ndarray[Any, np.dtype[np.uint8]]:
+    def _wait_for_end(self, loading: Loading) -> NDArray[np.uint8]:
+        """What became of each position; ETIMEDOUT where a read may still land."""
+        for patience in (0.0, salvage.CANCEL_PATIENCE):
+            rest = loading.deadline + patience - time.monotonic()
+            if loading.session.wait(max(rest, 0.0)):
+                return self._take_result(loading)
+            loading.session.cancel()
+        return self._hold(loading)
+
+    def _hold(self, loading: Loading) -> NDArray[np.uint8]:
+        """It does not end: vLLM gets its blocks back as failed, and nobody gets them."""
+        logger.error("Tutti: rank %d: a load does not end, and its blocks are held", self._rank)
+        self._held.append(loading)
+        self._begun.discard(loading.load.request)
+        return np.full(len(loading.load.items), errno.ETIMEDOUT, np.uint8)
+
+    def _look_at_held(self) -> None:
+        for loading in [loading for loading in self._held if loading.session.poll()]:
+            loading.session.end()
+            self._held.remove(loading)
+
+    def _over(self, load: Load) -> None:
+        """vLLM will hear of it with this step's report."""
+        if load.in_step:
+            self._owed.pop(load.request, None)
+        else:
+            self._finished.add(load.request)
+
+    def _take_result(self, loading: Loading) -> NDArray[np.uint8]:
         result = loading.session.result()
         loading.session.end()
-        self.stats.add("load_bytes", result.bytes)
-        self.stats.add("load_slots", result.good)
+        self._begun.discard(loading.load.request)
+        self.stats.add("load_bytes", result.bytes, rank=self._rank)
+        self.stats.add("load_slots", result.good, rank=self._rank)
         return result.position
 
-    def _load_failed(self, load: Load, position: np.ndarray[Any, np.dtype[np.uint8]]) -> None:
+    def _load_failed(self, load: Load, position: NDArray[np.uint8]) -> None:
         """Note the blocks of positions with an errno; nothing happens where there are none."""
         failed = position != 0
         if not failed.any():
             return
         self._failure += 1
-        self.stats.add("load_failures")
+        self.stats.add("load_failures", rank=self._rank)
+        for reason, slots in _reasons(position, _LOAD_REASONS).items():
+            self.stats.add("load_failed_slots", slots, rank=self._rank, reason=reason)
         self._invalid.update(load.items["block"][failed].tolist())
         bad = load.items[failed & ~np.isin(position, _FAULTLESS)]
         self._bad.append(bad[bad["generation"] != 0])
 
-    def poll_loads(self) -> set[str]:
-        """Names of the requests whose loads have ended since the last time, well or not."""
+    def poll_loads(self) -> tuple[set[str], set[str]]:
+        """Requests whose loads have ended since the last time; those that must leave their blocks.
+
+        The second are among the first: vLLM takes all blocks from them, for a read may still
+        write to some.
+        """
         self._end_in_step()
         still: list[Loading] = []
         for loading in self._loads:
-            if not loading.session.poll():
-                if not loading.cancelled and time.monotonic() > loading.deadline:
-                    logger.error("Tutti: a load takes longer than load_timeout; cancelling it")
-                    loading.cancelled = True
-                    loading.session.cancel()
-                still.append(loading)
+            if loading.session.poll():
+                self._load_failed(loading.load, self._take_result(loading))
+                self._over(loading.load)
                 continue
-            self._load_failed(loading.load, self._take_result(loading))
-            self._finished.add(loading.load.request)
+            late = time.monotonic() - loading.deadline
+            if late > 0 and not loading.cancelled:
+                logger.error("Tutti: a load takes longer than load_timeout; cancelling it")
+                loading.cancelled = True
+                loading.session.cancel()
+            if late > salvage.CANCEL_PATIENCE:
+                self._load_failed(loading.load, self._hold(loading))
+                self._over(loading.load)
+                self._failed.add(loading.load.request)
+            else:
+                still.append(loading)
         self._loads = still
         finished, self._finished = self._finished, set()
-        return finished
+        failed, self._failed = self._failed, set()
+        for request in finished:
+            del self._owed[request]
+        return finished, failed
 
     def take_invalid_blocks(self) -> set[int]:
         invalid, self._invalid = self._invalid, set()
@@ -471,6 +435,7 @@ class WorkerHalf:
             return None
         stored, self._stored = self._stored, {}
         bad, self._bad = self._bad, []
+        held = [loading.load.items["block"] for loading in self._held]
         return Report(
             {
                 self._rank: RankReport(
@@ -479,6 +444,7 @@ class WorkerHalf:
                     self._failure,
                     stored,
                     np.concatenate(bad) if bad else no_transfers(),
+                    np.concatenate(held) if held else no_blocks(),
                 )
             }
         )
@@ -488,27 +454,69 @@ class WorkerHalf:
 
     def take_stats(self) -> TuttiStats | None:
         if self._serve is not None:
-            counters = self._serve.counters()
-            for name in ("verify_failures", "io_errors"):
-                self.stats.add(name, counters[name] - self._counted.get(name, 0))
-            self._counted = counters
+            self._count(self._serve)
         return self.stats.take()
+
+    def _count(self, serve: _tutti.Serve) -> None:
+        rank = self._rank
+        counters = serve.counters()
+        for theirs, ours in _COUNTERS.items():
+            self.stats.add(ours, counters[theirs] - self._counted.get(theirs, 0), rank=rank)
+        self._counted = counters
+        now = time.monotonic()
+        if now - self._gauged_at < GAUGE_EVERY:
+            return
+        self._gauged_at = now
+        self.stats.set("loads_under_way", len(self._loads) + len(self._in_step), rank=rank)
+        self.stats.set("stores_under_way", self._storing, rank=rank)
+        self.stats.set("held_blocks", sum(len(h.load.items) for h in self._held), rank=rank)
+        assert self._pool is not None
+        self.stats.set("members", self._pool.info()["members"], rank=rank, state="ok")
+        self.stats.set("members", 0, rank=rank, state="fenced")
 
     # ---- the end --------------------------------------------------------------------
 
     def close(self) -> None:
         """Stores under way get a bounded time; then everything is closed."""
+        until = time.monotonic() + SHUTDOWN_TIMEOUT
         self._closing.set()
+        loads = [*self._loads, *self._in_step, *self._held]
+        for loading in loads:
+            loading.session.cancel()  # nobody wants what it brings
+        sessions: list[_tutti.Retrieve | _tutti.Store] = [store.session for store in self._stores]
+        sessions += [loading.session for loading in loads]
+        ended = [session.wait(max(until - time.monotonic(), 0.0)) for session in sessions]
         if self._flusher is not None:
-            self._flusher.join()
+            self._flusher.join(max(until - time.monotonic(), 0.1))
+            ended.append(not self._flusher.is_alive())
             self._flusher = None
-        if self._serve is not None:
-            until = time.monotonic() + SHUTDOWN_TIMEOUT
-            for storing in self._stores:
-                storing.session.wait(max(until - time.monotonic(), 0.0))
-            self._stores, self._loads, self._in_step = [], [], []
-            self._serve.close()
-            self._serve = None
-        if self._pool is not None:
-            self._pool.close()
-            self._pool = None
+        self._stores, self._loads, self._in_step, self._held = [], [], [], []
+        serve, pool, self._serve, self._pool = self._serve, self._pool, None, None
+        if not all(ended):
+            # Closing would wait for the disk. The process ends, and with it all that it holds.
+            logger.error("Tutti: rank %d ends with commands that did not", self._rank)
+            keep_for_ever(serve, pool)
+            return
+        if serve is not None:
+            serve.close()
+        if pool is not None:
+            pool.close()
+
+    def salvage(self, error: BaseException) -> Salvage:
+        """Who takes over when this code failed."""
+        under_way = {one.load.request: one.session for one in (*self._loads, *self._in_step)}
+        return Salvage(
+            self._rank,
+            f"{type(error).__name__}: {error}",
+            owed=self._owed,
+            begun=self._begun,
+            loads=under_way,
+            held=[(one.load.items["block"], one.session) for one in self._held],
+            stores={one.plan.number: (len(one.plan.items), one.session) for one in self._stores},
+            invalid=self._invalid,
+            stats=self.stats,
+            plan=self._plan,
+            epoch=self._epoch,
+            failure=self._failure,
+            engine=(self._serve, self._pool),
+        )

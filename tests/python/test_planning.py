@@ -358,7 +358,7 @@ def test_what_is_never_computed_is_forgotten(bench: Bench) -> None:
         Thing(block_id=request.block_hashes.index(block_hash))
     ]
     pool.evict_blocks = evicted.append
-    bench.half.bind_block_pool(pool)
+    bench.half.bind_manager(Thing(block_pool=pool))
     bench.half.matched_tokens(request, 0)
     bench.admit(request)
     bench.answer(bench.step({request: 4}))
@@ -464,7 +464,7 @@ def test_reset_taints_what_was_computed_before(bench: Bench) -> None:
     bench.half.matched_tokens(request, 0)
     bench.admit(request)
     bench.answer(bench.step({request: 4}))
-    bench.half.bind_block_pool(blocks(used=1))
+    bench.half.bind_manager(Thing(block_pool=blocks(used=1)))
     assert bench.half.reset()
     plan = bench.step({request: 4})
     assert stored(plan) == 0
@@ -480,7 +480,7 @@ def test_reset_taints_what_was_computed_before(bench: Bench) -> None:
 def test_reset_while_local_blocks_remain(bench: Bench) -> None:
     """vLLM's own cache may still hold old blocks: nothing is stored until it is empty."""
     for pool in (blocks(used=1, cached={1: 2}), blocks(used=9)):
-        bench.half.bind_block_pool(pool)
+        bench.half.bind_manager(Thing(block_pool=pool))
         bench.half.reset()
         request = Request("a", list(range(8)))
         bench.half.matched_tokens(request, 0)
@@ -499,7 +499,7 @@ def test_reset_under_a_preload(bench: Bench) -> None:
     assert bench.half.matched_tokens(other, 0) == (12, True)
     bench.admit(other, 12, async_=True)
     plan = bench.step({})
-    bench.half.bind_block_pool(blocks(used=1))
+    bench.half.bind_manager(Thing(block_pool=blocks(used=1)))
     bench.half.reset()
     bench.answer(plan, finished={"b"})
     other.num_computed_tokens = 12

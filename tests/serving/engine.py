@@ -102,7 +102,8 @@ class Engine:
         def taking() -> Any:
             stats = take()
             for name, value in (stats.data if stats else {}).items():
-                self.totals[name] = self.totals.get(name, 0) + value
+                for of in {name, name.partition("|")[0]}:  # by its labels, and over all of them
+                    self.totals[of] = self.totals.get(of, 0) + value
             return stats
 
         half.take_stats = taking
@@ -127,6 +128,7 @@ class Engine:
         salt = extra.pop("salt", None)
         logprobs = extra.pop("logprobs", 0)
         priority = extra.pop("priority", 0)
+        embeddings = extra.pop("embeddings", None)
         params = SamplingParams(
             temperature=0.0,
             max_tokens=n,
@@ -137,6 +139,8 @@ class Engine:
         )
         self.number += 1
         body: dict[str, Any] = {"prompt_token_ids": list(prompt)}
+        if embeddings is not None:
+            body = {"prompt_embeds": embeddings}
         if salt is not None:
             body["cache_salt"] = salt
         name: str = self.llm.llm_engine.add_request(
@@ -192,6 +196,10 @@ class Engine:
     def ask(self, prompt: Tokens, **extra: Any) -> Answer:
         """One request from beginning to end, reports included."""
         return self.ask_all([prompt], **extra)[0]
+
+    def ask_embeddings(self, embeddings: Any) -> Answer:
+        """As ask(), for a prompt that is a tensor."""
+        return self.ask([], embeddings=embeddings, logprobs=None)
 
     def ask_all(self, prompts: Sequence[Tokens], **extra: Any) -> list[Answer]:
         """Requests all at once, and then until nothing is under way."""
@@ -339,6 +347,8 @@ def _live(channel: Connection, log: str, environment: dict[str, str], options: A
     gc.freeze()
     gc.unfreeze = lambda: None
     try:
+        if (before := options.pop("before", None)) is not None:
+            cloudpickle.loads(before)()
         from vllm import LLM
 
         _bend(options.pop("two_batches"))
@@ -371,6 +381,7 @@ class Life:
     """A context manager around one engine process.
 
     pool: the pool's folder, or None for vLLM without a connector
+    before: called in the process before the engine is made
     """
 
     def __init__(
@@ -384,6 +395,7 @@ class Life:
         extra: dict[str, Any] | None = None,
         environment: dict[str, str] | None = None,
         two_batches: bool = False,
+        before: Callable[[], None] | None = None,
         **options: Any,
     ) -> None:
         self.log = log
@@ -407,6 +419,7 @@ class Life:
             "num_gpu_blocks_override": 512,
             "kv_transfer_config": transfer,
             "two_batches": two_batches,
+            "before": None if before is None else cloudpickle.dumps(before),
             **options,
         }
         self.environment = {**ENVIRONMENT, **(environment or {})}

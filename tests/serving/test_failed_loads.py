@@ -267,13 +267,13 @@ def test_control_without_own_eviction_wrong_tokens_are_served(
 
 
 def break_store_rule(engine: Engine) -> None:
-    may = engine.worker._may_store
+    why = engine.worker._why_no_store
 
-    def always(plan: Any) -> bool:
+    def always(plan: Any) -> str | None:
         plan.acknowledged[0] = engine.worker._failure
-        return bool(may(plan))
+        return str(reason) if (reason := why(plan)) else None
 
-    engine.worker._may_store = always
+    engine.worker._why_no_store = always
 
 
 LONGER = P + prompt(25, 96)
