@@ -25,6 +25,8 @@ IDENTITY_BYTES = 16
 MEMORY = "weights.json"
 _SUFFIXES = (".safetensors", ".gguf", ".bin", ".pt", ".pth", ".npz")
 _BLOB = re.compile(r"[0-9a-f]{64}")
+# Seconds: ctime is taken from a clock that ticks with the scheduler.
+CLOCK_SLACK = 0.05
 # Rotary embeddings whose values do not depend on the longest sequence; others may.
 _PLAIN_ROPE = {"default", "linear", "llama3", "mrope"}
 # Noise in a Hugging Face configuration: says where it came from, not what it is.
@@ -63,10 +65,30 @@ def _remember(memory: Path, known: dict[str, Any]) -> None:
         fresh.unlink(missing_ok=True)
 
 
+def changed_since(files: Iterable[Path], since: float) -> str | None:
+    """Which of the files, of the links to them or of their folders changed after a moment.
+
+    What was loaded may then be other than what lies there now. ctime can't be set back; the
+    kernel's clock for it runs up to some ms behind.
+    """
+    bound = since - CLOCK_SLACK
+    for path in sorted(files):
+        places = [path, *path.parents]
+        links = [place for place in places if place.is_symlink()]
+        real = path.resolve()
+        for place, when in [
+            *((link, link.lstat().st_ctime) for link in links),
+            *((there, there.stat().st_ctime) for there in (real, real.parent)),
+        ]:
+            if when > bound:
+                return str(place)
+    return None
+
+
 def content_digests(
     files: Iterable[Path], memory: Path, say: Callable[[str], None] = lambda line: None
 ) -> dict[str, str]:
-    """File name -> SHA-256 of its content.
+    """File name -> SHA-256 of its content. Raises NoContent where it changes meanwhile.
 
     memory: JSON file with what is known of files by device, inode, size, mtime and
         ctime; an entry that does not match is never believed
@@ -95,9 +117,10 @@ def content_digests(
         for (path, stamp), digest in zip(
             unread, pool.map(lambda job: _sha256(job[0]), unread), strict=True
         ):
+            if _stamp(path.resolve()) != stamp:
+                raise NoContent(f"{path} changed while it was read")
             digests[path.name] = digest
-            if _stamp(path.resolve()) == stamp:  # it did not change while it was read
-                known[str(path.resolve())] = {"stamp": stamp, "sha256": digest}
+            known[str(path.resolve())] = {"stamp": stamp, "sha256": digest}
     say(f"read them in {time.monotonic() - began:.1f} s")
     _remember(memory, known)
     return digests
@@ -110,7 +133,8 @@ def weight_files(
 
     download_dir: where vLLM keeps what it downloads, None for the hub's own place
     """
-    if os.environ.get("VLLM_USE_MODELSCOPE", "").lower() in ("1", "true"):
+    modelscope = os.environ.get("VLLM_USE_MODELSCOPE", "").lower() in ("1", "true")
+    if modelscope and not Path(model).exists():
         raise NoContent("weights from ModelScope are not looked for")
     if load_format in ("dummy", "tensorizer") or "://" in model:
         raise NoContent(f"weights of load format {load_format!r} at {model} are not in files")
@@ -134,6 +158,19 @@ def weight_files(
     # Which tensor comes from which file; and how images become numbers.
     beside = [*folder.glob("*.index.json"), *folder.glob("*processor_config.json")]
     return files + [path for path in beside if path.is_file()]
+
+
+def code_files(folder: Path, hf_config: dict[str, Any]) -> list[Path]:
+    """The model's own code, where it is trusted. Raises NoContent for code from elsewhere."""
+    elsewhere = [
+        str(place)
+        for places in (hf_config.get("auto_map") or {}).values()
+        for place in (places if isinstance(places, list | tuple) else [places])
+        if "--" in str(place)
+    ]
+    if elsewhere:
+        raise NoContent(f"the model's code is in another repository ({elsewhere[0]})")
+    return sorted(path for path in folder.glob("*.py") if path.is_file())
 
 
 def _plain(value: Any) -> Any:
@@ -168,6 +205,7 @@ def facts(vllm_config: Any, version: str) -> dict[str, Any]:
     length = model.max_model_len if _rope_types(config) - _PLAIN_ROPE else None
     return {
         "vllm": version,
+        "device": str(vllm_config.device_config.device_type),
         "config": config,
         "text_config": _plain(model.hf_text_config.to_dict()),
         "max_model_len": length,

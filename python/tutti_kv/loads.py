@@ -63,10 +63,6 @@ class Loads:
         since = self._brought.get(block_hash)
         return since is not None and time.monotonic() - since < self._patience
 
-    def any_in_step(self) -> bool:
-        """Whether a load in step is not over."""
-        return any(load.in_step for load in self._under_way.values())
-
     def unproven(self, block_hashes: Sequence_[bytes], local: int) -> bool:
         """Whether a local hit of so many blocks has blocks of a load in step among them.
 

@@ -86,6 +86,8 @@ class Plan(KVConnectorMetadata):  # type: ignore[misc]
     erase: slots whose records are to be emptied, before later stores
     acknowledged: per rank, the number of the last failure that the scheduler's
         half has dealt with: stores go on from there
+    weights: per rank, the number of the last change of its weights that has been dealt
+        with: loads and stores go on from there
     off: nothing is stored any more, and what is being stored is cancelled
     """
 
@@ -98,6 +100,7 @@ class Plan(KVConnectorMetadata):  # type: ignore[misc]
     fence: NDArray[np.uint32] = field(default_factory=no_blocks)
     erase: Transfers = field(default_factory=no_transfers)
     acknowledged: dict[int, int] = field(default_factory=dict)
+    weights: dict[int, int] = field(default_factory=dict)
     off: bool = False
 
 
@@ -109,6 +112,7 @@ class RankReport:
     bad: slots that could not be read or whose bytes are wrong
     failure: number of this rank's last failed load
     held: blocks that a read without an end may still write to; all of them, each time
+    weights: how often this rank's weights have changed
     broken: what is wrong with our own code here, if anything
     """
 
@@ -118,6 +122,7 @@ class RankReport:
     stored: dict[int, NDArray[np.uint8]] = field(default_factory=dict)
     bad: Transfers = field(default_factory=no_transfers)
     held: NDArray[np.uint32] = field(default_factory=no_blocks)
+    weights: int = 0
     broken: str | None = None
 
 

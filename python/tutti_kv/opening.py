@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tutti_kv import identity
+from tutti_kv import identity, plugin
 from tutti_kv._tutti import Directory, secret_load
 from tutti_kv.config import Config
 from tutti_kv.metadata import Handshake
@@ -103,7 +103,6 @@ def find_identity(layout: str, home: str, config: Config, vllm_config: Any) -> b
     """What this engine's blocks mean: the weights by content, and all else that counts."""
     from vllm.version import __version__ as version
 
-    model = vllm_config.model_config
     weights: Any
     if config.identity:
         weights = {"vouched": config.identity}
@@ -114,17 +113,7 @@ def find_identity(layout: str, home: str, config: Config, vllm_config: Any) -> b
         )
     else:
         try:
-            files = identity.weight_files(
-                model.model_weights or model.model,
-                model.revision,
-                str(vllm_config.load_config.load_format),
-                vllm_config.load_config.download_dir,
-            )
-            weights = identity.content_digests(
-                files,
-                Path(home) / identity.MEMORY,
-                lambda line: logger.info("Tutti: %s", line),
-            )
+            weights = find_weights(home, vllm_config)
         except identity.NoContent as error:
             weights = {"unknown": os.urandom(16).hex()}
             logger.warning(
@@ -134,3 +123,32 @@ def find_identity(layout: str, home: str, config: Config, vllm_config: Any) -> b
             )
     facts = identity.facts(vllm_config, version)
     return identity.identity({"weights": weights, "facts": facts, "layout": layout})
+
+
+def find_weights(home: str, vllm_config: Any) -> dict[str, str]:
+    """File name -> digest of what was loaded. Raises NoContent.
+
+    The weights were loaded before this is asked: files that changed since are not they.
+    """
+    model = vllm_config.model_config
+    files = identity.weight_files(
+        model.model_weights or model.model,
+        model.revision,
+        str(vllm_config.load_config.load_format),
+        vllm_config.load_config.download_dir,
+    )
+    if model.trust_remote_code:
+        files += identity.code_files(files[0].parent, model.hf_config.to_dict())
+
+    def unchanged() -> None:
+        since = plugin.registered_at
+        place = None if since is None else identity.changed_since(files, since)
+        if place is not None:
+            raise identity.NoContent(f"{place} changed while the server was starting")
+
+    unchanged()
+    digests = identity.content_digests(
+        files, Path(home) / identity.MEMORY, lambda line: logger.info("Tutti: %s", line)
+    )
+    unchanged()
+    return digests

@@ -7,10 +7,17 @@ this machine loads its plug-ins, whether it uses Tutti or not.
 """
 
 import contextlib
+import time
+
+# When this process came here, by the wall clock: before it, or a worker of it, loads weights.
+registered_at: float | None = None
 
 
 def register() -> None:
     """Make TuttiConnector known; calling it again changes nothing."""
+    global registered_at
+    if registered_at is None:
+        registered_at = time.time()
     from vllm.distributed.kv_transfer.kv_connector.factory import KVConnectorFactory
 
     with contextlib.suppress(ValueError):  # "already registered": it is called more than once

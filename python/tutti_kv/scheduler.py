@@ -82,6 +82,7 @@ class SchedulerHalf:
         self._loads = Loads(self._block_tokens, self.stats, config.load_timeout)
         self._stores = Stores(self._ranks, kv_cache_config.num_blocks, MAX_LOST_STORES, self.stats)
         self._acknowledged: dict[int, int] = {}
+        self._weights: dict[int, int] = {}
         self._overwritten: list[int] = []
         self._decodes = 0
         self._looked_at = 0.0
@@ -138,11 +139,16 @@ class SchedulerHalf:
         return otherwise()
 
     def _trip(self, why: str) -> None:
-        """Lookups miss and stores stop from now on; loads under way end as they would."""
+        """Lookups miss and stores stop from now on; loads under way end as they would.
+
+        Whether what lies over them may be hit is not known any more: nothing in vLLM's prefix
+        cache is.
+        """
         if self._tripped:
             return
         self._tripped = True
         self._off = f"a bug: {why}"
+        self._distrust_local()
         try:
             _tutti.disable(self._home, self._off)
         except Exception:
@@ -160,11 +166,8 @@ class SchedulerHalf:
 
     def matched_tokens(self, request: Any, computed: int) -> tuple[int | None, bool]:
         """How many tokens behind `computed` can be loaded, and whether before it runs."""
-        return self._guard(self._nothing_matched, self._match, request, computed)
-
-    def _nothing_matched(self) -> tuple[int | None, bool]:
-        """Not yet, while a local hit may lie over a load in step: whose blocks is not known."""
-        return (None if self._loads.any_in_step() else 0), False
+        nothing: tuple[int | None, bool] = (0, False)
+        return self._guard(lambda: nothing, self._match, request, computed)
 
     def _sequence(self, request: Any) -> Sequence:
         sequence = self._requests.get(request.request_id)
@@ -212,7 +215,11 @@ class SchedulerHalf:
         sequence.asked = computed
         sequence.in_step = False
         first = computed // self._block_tokens
-        if self._caching and self._loads.unproven(request.block_hashes, first):
+        if (
+            self._caching
+            and not self._tripped
+            and self._loads.unproven(request.block_hashes, first)
+        ):
             return None, False  # its local hit lies over a load that may still fail
         most = min(len(request.block_hashes), (request.num_tokens - 1) // self._block_tokens)
         if most <= first:
@@ -268,8 +275,9 @@ class SchedulerHalf:
         sequence.computed = sequence.asked + external
         if self._no_stores is None and request.num_computed_tokens == 0:
             sequence.tainted = False
-        self.stats.add("lookup_tokens", max(request.num_tokens - sequence.asked, 0))
-        self.stats.add("hit_tokens", external)
+        if request.num_computed_tokens == 0:  # not once more when its load is over
+            self.stats.add("lookup_tokens", max(request.num_tokens - sequence.asked, 0))
+            self.stats.add("hit_tokens", external)
         if external:
             self._telling.moved()
             self._telling.story(
@@ -293,7 +301,7 @@ class SchedulerHalf:
         # where this fails, a load's failure voids all of vLLM's prefix cache
         self._guard(lambda: None, self._watch, output)
         plan.loads = self._loads.take()
-        plan.acknowledged = dict(self._acknowledged)
+        plan.acknowledged, plan.weights = dict(self._acknowledged), dict(self._weights)
         # before this step's own stores
         plan.fence = self._guard(self._stores.all_blocks, self._blocks_overwritten, output)
         self._guard(lambda: None, self._plan_stores, output, plan)
@@ -351,6 +359,8 @@ class SchedulerHalf:
         if self._directory is None:
             return
         self._look_at_switch(self._directory)
+        if self._no_stores and not output.num_scheduled_tokens and self._local_is_void():
+            self._no_stores = None
         if self._silent() or self._no_stores:
             self._stores.give_up(self._directory, "off")
             return
@@ -411,6 +421,10 @@ class SchedulerHalf:
             if news.broken is not None:
                 self._trip(f"rank {rank}: {news.broken}")
             self._guard(lambda: None, self._take_report, rank, news)
+        changes = {rank: news.weights for rank, news in ranks.items()}
+        if changes and changes != {rank: self._weights.get(rank, 0) for rank in changes}:
+            self._weights.update(changes)
+            self._guard(lambda: None, self._reset)
         if output.invalid_block_ids:
             self._guard(self._distrust_local, self._evict, set(output.invalid_block_ids))
         if ranks:
@@ -471,14 +485,14 @@ class SchedulerHalf:
         if full > sequence.planned:
             self._store(sequence, full, table, early=True)
 
-    def _holds_blocks(self) -> bool:
-        """Whether a request or the prefix cache still has KV of before (vLLM's reset said no)."""
+    def _local_is_void(self) -> bool:
+        """Nobody runs on KV of before: then what vLLM still has cached of it goes."""
         pool = self._block_pool
-        if pool is None:
-            return False
-        local = getattr(pool, "cached_block_hash_to_block", None)
-        used = pool.num_gpu_blocks - pool.get_num_free_blocks()  # one is vLLM's null block
-        return bool(used > 1 or (local is not None and len(local)))
+        if pool is not None:
+            if pool.num_gpu_blocks - pool.get_num_free_blocks() > 1:  # one is vLLM's null block
+                return False
+            self._distrust_local()
+        return True
 
     def reset(self) -> bool:
         """The engine's cache is void, perhaps because its weights changed: begin an epoch."""
@@ -496,10 +510,9 @@ class SchedulerHalf:
         self._version += 1
         for sequence in self._requests.values():
             sequence.tainted = True
-        if self._holds_blocks():
-            self._no_stores = "vLLM still holds blocks of before the reset"
-        else:
-            self._no_stores = None
+        self._no_stores = (
+            None if self._local_is_void() else "requests still run on blocks of before the reset"
+        )
         self._stores.news_at = time.monotonic()
         logger.info(
             "Tutti: the cache was reset: epoch %d; what was stored before is void, what is "

@@ -38,6 +38,7 @@ from tutti_kv.metadata import (
 )
 from tutti_kv.metrics import TuttiStats
 from tutti_kv.salvage import Salvage, keep_for_ever
+from tutti_kv.weights import Weights, find_worker
 
 logger = logging.getLogger("vllm.tutti_kv.worker")
 
@@ -96,6 +97,7 @@ class WorkerHalf:
         self._opener = Opener(vllm_config, kv_cache_config, config, rank)
         self._pool: _tutti.Pool | None = None
         self._serve: _tutti.Serve | None = None
+        self._weights: Weights | None = None
         self._layers: dict[str, int] = {}
         self._handshake: Handshake | None = None
         self._plan: Plan | None = None
@@ -149,6 +151,7 @@ class WorkerHalf:
         opened = self._opener.open(kv_caches)
         self._pool, self._serve, self._layers = opened.pool, opened.serve, opened.layers
         self._handshake = opened.handshake
+        self._weights = Weights(find_worker(self._vllm_config))
         info = opened.pool.info()
         self._epoch, self._oldest = info["epoch"], info["oldest_epoch"]
         self._flusher = threading.Thread(target=self._flush, name="tutti-flush", daemon=True)
@@ -174,6 +177,8 @@ class WorkerHalf:
         if self._serve is None:
             return
         self._look_at_held()
+        if self._weights is not None:
+            self._weights.step_began()
         if plan.off:
             self._cancel_stores()
         if plan.oldest_epoch > self._oldest or len(plan.erase):
@@ -215,6 +220,8 @@ class WorkerHalf:
                 raise _tutti.TuttiError(errno.ENODEV, "no pool is open")
             if self._held:
                 raise _tutti.TuttiError(errno.EBUSY, "an earlier read has not ended")
+            if self._weights_changed():
+                raise _tutti.TuttiError(errno.ESTALE, "the weights have changed")
             self._begun.add(load.request)  # now it may: what is raised from here on tells nothing
             session = self._serve.retrieve(load.items, in_step=load.in_step, tag=0)
         except OSError as error:
@@ -225,6 +232,13 @@ class WorkerHalf:
             return
         loading = Loading(load, session, time.monotonic() + self._config.load_timeout)
         (self._in_step if load.in_step else self._loads).append(loading)
+
+    def _weights_changed(self) -> bool:
+        """Whether they did, and the scheduler's half has not dealt with it yet."""
+        if self._weights is None or self._plan is None:
+            return False
+        self._weights.look()
+        return self._weights.changes > self._plan.weights.get(self._rank, 0)
 
     def wait_for_layer(self, name: str) -> None:
         """Before a layer attends: its blocks are in place and verified, or noted as bad."""
@@ -253,6 +267,8 @@ class WorkerHalf:
                 self._begin_store(plan, store)
         self._serve.progress()
         self._poll_stores()
+        if self._weights is not None:
+            self._weights.step_ended()
 
     def _make_durable(self, plan: Plan) -> bool:
         """An epoch is on disk before the first store of it."""
@@ -277,6 +293,8 @@ class WorkerHalf:
             self._disabled = _tutti.disabled(self._home) is not None
         if self._disabled:
             return "disabled"
+        if self._weights_changed():
+            return "weights changed"
         if self._stuck:
             return "a write is stuck"
         if self._failure > plan.acknowledged.get(self._rank, 0):
@@ -445,6 +463,7 @@ class WorkerHalf:
                     stored,
                     np.concatenate(bad) if bad else no_transfers(),
                     np.concatenate(held) if held else no_blocks(),
+                    weights=self._weights.changes if self._weights is not None else 0,
                 )
             }
         )

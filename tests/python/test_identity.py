@@ -4,6 +4,8 @@
 import hashlib
 import json
 import os
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -64,6 +66,78 @@ def test_what_has_no_content(tmp_path: Path) -> None:
         identity.weight_files(str(tmp_path), None, "auto")
 
 
+def test_a_file_that_changes_while_it_is_read_has_no_content(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Half of it would be of one, half of the other; and what was loaded is neither."""
+    file = tmp_path / "model.safetensors"
+    file.write_bytes(b"weights")
+
+    def meanwhile(path: Path) -> str:
+        path.write_bytes(b"weighty")
+        return digest(b"weights")
+
+    monkeypatch.setattr(identity, "_sha256", meanwhile)
+    with pytest.raises(identity.NoContent, match="changed while it was read"):
+        identity.content_digests([file], tmp_path / "memory")
+
+
+def in_place(folder: Path) -> None:
+    content = (folder / "w" / "a.safetensors").read_bytes()
+    (folder / "w" / "a.safetensors").write_bytes(content)
+
+
+def put_in_its_place(folder: Path) -> None:
+    (folder / "other.safetensors").replace(folder / "w" / "a.safetensors")
+
+
+def folder_renamed(folder: Path) -> None:
+    (folder / "w").rename(folder / "old")
+    (folder / "x").rename(folder / "w")
+
+
+def link_moved(folder: Path) -> None:
+    (folder / "link").unlink()
+    (folder / "link").symlink_to(folder / "x")
+
+
+@pytest.mark.parametrize("change", [in_place, put_in_its_place, folder_renamed, link_moved])
+def test_what_changed_since_the_start_is_seen(
+    tmp_path: Path, change: Callable[[Path], None]
+) -> None:
+    """Weights are digested after they were loaded: what lies there then may be others."""
+    for name in ("w", "x"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "a.safetensors").write_bytes(b"weights")
+    (tmp_path / "other.safetensors").write_bytes(b"weights")
+    (tmp_path / "link").symlink_to(tmp_path / "w")
+    file = tmp_path / "link" / "a.safetensors"
+    time.sleep(2 * identity.CLOCK_SLACK)  # what is as young as that counts as changed
+    since = time.time()
+    assert identity.changed_since([file], since) is None
+    time.sleep(2 * identity.CLOCK_SLACK)
+    change(tmp_path)
+    assert identity.changed_since([file], since) is not None
+
+
+def test_code_that_is_trusted_is_part_of_the_model(tmp_path: Path) -> None:
+    (tmp_path / "modeling_x.py").write_text("x = 1")
+    own = {"auto_map": {"AutoModel": "modeling_x.X", "AutoTokenizer": ["t.T", None]}}
+    assert identity.code_files(tmp_path, own) == [tmp_path / "modeling_x.py"]
+    with pytest.raises(identity.NoContent, match="another repository"):
+        identity.code_files(tmp_path, {"auto_map": {"AutoModel": "other/code--modeling_x.X"}})
+
+
+def test_modelscope_is_refused_where_the_files_are_not_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("VLLM_USE_MODELSCOPE", "true")
+    with pytest.raises(identity.NoContent, match="ModelScope"):
+        identity.weight_files("some/model", None, "auto")
+    (tmp_path / "a.safetensors").write_bytes(b"weights")
+    assert identity.weight_files(str(tmp_path), None, "auto") == [tmp_path / "a.safetensors"]
+
+
 class Thing:
     """An object with these attributes."""
 
@@ -90,14 +164,16 @@ def configuration(**changes: Any) -> Any:
     cache = {"cache_dtype": "auto", "block_size": 16, "prefix_caching_hash_algo": "sha256"}
     parallel = {"tensor_parallel_size": 1}
     load = {"model_loader_extra_config": {}, "load_format": "auto", "ignore_patterns": []}
+    device = {"device_type": "cpu"}
     for name, value in changes.items():
-        target = next(d for d in (model, cache, parallel, load) if name in d)
+        target = next(d for d in (model, cache, parallel, load, device) if name in d)
         target[name] = value
     return Thing(
         model_config=Thing(**model),
         cache_config=Thing(**cache),
         parallel_config=Thing(**parallel),
         load_config=Thing(**load),
+        device_config=Thing(**device),
     )
 
 
@@ -114,6 +190,7 @@ def who(**changes: Any) -> bytes:
         {"tensor_parallel_size": 2},
         {"quantization": "awq"},
         {"load_format": "pt"},
+        {"device_type": "cuda"},
         {"ignore_patterns": ["original/**"]},
         {"multimodal_config": Thing(mm_processor_kwargs={"do_pan_and_scan": True})},
         {"config": {"hidden_size": 8}},

@@ -207,12 +207,12 @@ class Bench:
         )
 
 
-def blocks(used: int, cached: dict[int, int] | None = None) -> Any:
+def blocks(used: int) -> Any:
     """vLLM's block pool; one block is always used."""
     return Thing(
-        cached_block_hash_to_block=cached or {},
         num_gpu_blocks=1000,
         get_num_free_blocks=lambda: 1000 - used,
+        evict_blocks=lambda blocks: None,
     )
 
 
@@ -477,16 +477,27 @@ def test_reset_taints_what_was_computed_before(bench: Bench) -> None:
     assert stored(bench.step({request: 8})) == 2
 
 
-def test_reset_while_local_blocks_remain(bench: Bench) -> None:
-    """vLLM's own cache may still hold old blocks: nothing is stored until it is empty."""
-    for pool in (blocks(used=1, cached={1: 2}), blocks(used=9)):
-        bench.half.bind_manager(Thing(block_pool=pool))
-        bench.half.reset()
-        request = Request("a", list(range(8)))
-        bench.half.matched_tokens(request, 0)
-        bench.admit(request)
-        assert stored(bench.step({request: 8})) == 0
-        bench.half.finished(request, bench.tables["a"])
+def test_reset_while_requests_run_on_old_blocks(bench: Bench) -> None:
+    """vLLM may hand their blocks on: nothing is stored until none runs, and then its cache goes."""
+    pool = blocks(used=9)
+    evicted: list[set[int]] = []
+    pool.evict_blocks = evicted.append
+    bench.half.bind_manager(Thing(block_pool=pool))
+    bench.half.reset()
+    request = Request("a", list(range(8)))
+    bench.half.matched_tokens(request, 0)
+    bench.admit(request)
+    assert stored(bench.step({request: 8})) == 0
+    bench.half.finished(request, bench.tables["a"])
+    assert stored(bench.step({})) == 0
+    assert evicted == []
+    pool.get_num_free_blocks = lambda: 999
+    bench.step({})
+    assert evicted == [set(range(1000))]
+    other = Request("b", list(range(8)))
+    bench.half.matched_tokens(other, 0)
+    bench.admit(other)
+    assert stored(bench.step({other: 8})) == 2
 
 
 def test_reset_under_a_preload(bench: Bench) -> None:
