@@ -47,6 +47,8 @@ MAX_LOST_STORES = 3
 # Without news for so long, pending reports keep an idle engine stepping no longer.
 PUSH_PATIENCE = 30.0
 SWITCH_EVERY = 1.0
+# Why a request finds nothing: labels of a metric.
+NOT_THERE = ("not stored", "other identity")
 
 T = TypeVar("T")
 
@@ -203,9 +205,9 @@ class SchedulerHalf:
         return None
 
     def _refuse(self, sequence: Sequence, label: str, reason: str) -> tuple[int, bool]:
-        self._telling.why(reason)
         if sequence.refused != label:  # vLLM asks again and again
             sequence.refused = label
+            self._telling.why(reason)
             self._telling.refused(label, reason)
             self._telling.story(sequence.request.request_id, "no hit: %s", reason)
         return 0, False
@@ -229,6 +231,8 @@ class SchedulerHalf:
         sequence.update_hashes()
         blocks = self._find(sequence, most).blocks
         if blocks <= first:
+            if sequence.refused in NOT_THERE:
+                return 0, False
             return self._refuse(sequence, *self._why_not_stored())
         sequence.in_step = self._layerwise and self._decodes == 0
         if (
@@ -242,11 +246,8 @@ class SchedulerHalf:
     def _why_not_stored(self) -> tuple[str, str]:
         stats = self.directory_stats()
         if stats["visible"] == 0 and stats.get("foreign", 0):
-            return (
-                "other identity",
-                "all that the pool holds is of other weights, adapters or settings",
-            )
-        return "not stored", "nothing of the prompt is stored"
+            return NOT_THERE[1], "all that the pool holds is of other weights or settings"
+        return NOT_THERE[0], "nothing of the prompt is stored"
 
     def _find(self, sequence: Sequence, count: int) -> _tutti.Match:
         assert self._directory is not None
