@@ -365,13 +365,31 @@ static bool holding(struct io_uring *ring)
     return is;
 }
 
+int __real_io_uring_submit_and_wait_timeout(struct io_uring *ring, struct io_uring_cqe **cqe,
+                                            unsigned count, struct __kernel_timespec *timeout,
+                                            sigset_t *signals);
+int __wrap_io_uring_submit_and_wait_timeout(struct io_uring *ring, struct io_uring_cqe **cqe,
+                                            unsigned count, struct __kernel_timespec *timeout,
+                                            sigset_t *signals);
+
 /** Hand over, and sleep no longer than a moment. */
 static int look(struct io_uring *ring)
 {
     struct __kernel_timespec moment = {.tv_nsec = 100000};
     struct io_uring_cqe *cqe;
 
-    return io_uring_submit_and_wait_timeout(ring, &cqe, 1, &moment, NULL);
+    return __real_io_uring_submit_and_wait_timeout(ring, &cqe, 1, &moment, NULL);
+}
+
+int __wrap_io_uring_submit_and_wait_timeout(struct io_uring *ring, struct io_uring_cqe **cqe,
+                                            unsigned count, struct __kernel_timespec *timeout,
+                                            sigset_t *signals)
+{
+    if (fails(KTH_SYSTEM, "io_uring_submit_and_wait_timeout"))
+        return -errno;
+    return holding(ring)
+               ? look(ring)
+               : __real_io_uring_submit_and_wait_timeout(ring, cqe, count, timeout, signals);
 }
 
 int __real_io_uring_submit_and_wait(struct io_uring *ring, unsigned count);

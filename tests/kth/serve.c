@@ -133,6 +133,9 @@ static uint32_t load(struct rig *r, const struct lot *lot, const bool *good)
 static void make(struct rig *r)
 {
     rig_make(r, engine, NULL);
+    rig_close(r);
+    r->fence_errors = UINT32_MAX; /* so many failures would have the member fenced */
+    rig_open(r, engine, NULL);
 }
 
 static void unmake(struct rig *r)
@@ -169,6 +172,7 @@ static void try_open(struct rig *r, const char *name, uint32_t chain)
         assert_true(registered >= 0); /* it can be asked again */
     }
     if (opened == 0) {
+        tutti_serve_watch_members(r->serve); /* a switch that can't be looked at counts as off */
         fill(r, &lot);
         store(r, &lot, good);
         wipe(r, &lot);

@@ -288,6 +288,9 @@ int __wrap_pthread_create(pthread_t *thread, const pthread_attr_t *attributes, v
                           void *argument);
 int __wrap_pthread_join(pthread_t thread, void **result);
 int __wrap_pthread_cond_wait(pthread_cond_t *condition, pthread_mutex_t *lock);
+int __wrap_pthread_cond_timedwait(pthread_cond_t *condition, pthread_mutex_t *lock,
+                                  const struct timespec *until);
+int __wrap_pthread_detach(pthread_t thread);
 int __wrap_pthread_setname_np(pthread_t thread, const char *name);
 
 uint64_t machine_real_now(void)
@@ -455,6 +458,28 @@ int __wrap_pthread_cond_wait(pthread_cond_t *condition, pthread_mutex_t *lock)
     pthread_mutex_unlock(lock);
     machine_yield();
     pthread_mutex_lock(lock);
+    return 0;
+}
+
+/** The same, a millisecond apart, so that time goes on. */
+int __wrap_pthread_cond_timedwait(pthread_cond_t *condition, pthread_mutex_t *lock,
+                                  const struct timespec *until)
+{
+    uint64_t end = (uint64_t)until->tv_sec * SECOND + (uint64_t)until->tv_nsec;
+
+    (void)condition;
+    if (now >= end)
+        return ETIMEDOUT;
+    pthread_mutex_unlock(lock);
+    machine_sleep(SECOND / 1000);
+    pthread_mutex_lock(lock);
+    return 0;
+}
+
+/** It goes on until its life ends. */
+int __wrap_pthread_detach(pthread_t thread)
+{
+    (void)thread;
     return 0;
 }
 
