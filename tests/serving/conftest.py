@@ -5,6 +5,7 @@ Responsible for fixtures. Must not know any scenario. The one idea: what is righ
 comes from vLLM without a connector, asked in a life of its own that stays open.
 """
 
+import os
 import random
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -24,6 +25,11 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The tiny model: real random weights, fp32."""
     folder = tmp_path_factory.mktemp("models") / "tiny"
     return make_tiny_model(folder, max_position_embeddings=16384)
+
+
+def torture() -> bool:
+    """Whether long counts are wanted."""
+    return bool(os.environ.get("TUTTI_TORTURE"))
 
 
 def prompt(seed: int, length: int) -> Tokens:

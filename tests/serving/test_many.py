@@ -6,7 +6,7 @@ import time
 from typing import Any
 
 import pytest
-from conftest import MODES, Lives, Reference, Shared, prompt
+from conftest import MODES, Lives, Reference, Shared, prompt, torture
 
 from engine import Answer, Engine, Tokens
 
@@ -141,7 +141,7 @@ def test_aborted_while_loading(shared: Shared, reference: Reference) -> None:
         slow(engine, 0.05)
         draw = random.Random(4)
         aborted = 0
-        for _ in range(40):
+        for _ in range(400 if torture() else 40):
             engine.drop_local()
             name = engine.submit(tokens, n=4)
             until = time.monotonic() + draw.uniform(0.0, 0.1)
@@ -158,8 +158,8 @@ def test_aborted_while_loading(shared: Shared, reference: Reference) -> None:
         engine.drop_local()
         return aborted, engine.ask(tokens)
 
-    aborted, answer = shared().run(scenario)
-    assert 5 < aborted < 40
+    aborted, answer = shared().run(scenario, timeout=900)
+    assert aborted > 5
     reference.check(tokens, answer)
 
 

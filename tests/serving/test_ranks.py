@@ -83,6 +83,11 @@ def test_two_ranks(lives: Lives, tmp_path: Path) -> None:
         pass
     with lives(extra={"on_error": "disable"}) as life:
         assert life.run(ask).external == 0
+        assert "Tutti serves nothing" in life.log.read_text()
+    with lives(**TWO) as life:  # what two ranks hold is there for two ranks
+        back = life.run(ask)
+    assert back.external == 480
+    assert back.tokens == cold.tokens
 
 
 def test_one_path_for_two_ranks_is_refused(lives: Lives, tmp_path: Path) -> None:

@@ -113,7 +113,7 @@ def test_salts_keep_tenants_apart(mode: str, shared: Shared) -> None:
 def test_long_prompt_in_chunks_is_stored_whole(
     mode: str, lives: Lives, reference: Reference
 ) -> None:
-    """8K tokens in chunks of 256; without vLLM's own cache all of it comes from the pool."""
+    """Case 20 (b): 8K tokens in chunks of 256; without vLLM's own cache the pool brings it all."""
     long = prompt(next(SEEDS), 8000)
 
     def scenario(engine: Engine) -> tuple[Answer, Answer]:
