@@ -164,12 +164,14 @@ def clang_suite(torture: bool) -> Tally:
     return compile_folder(folder)
 
 
-def pytest_suite(folder: str) -> Tally:
+def pytest_suite(folder: str, torture: bool) -> Tally:
     """Run a folder of Python tests in the cached environment."""
     report = BUILD / "log" / f"pytest-{Path(folder).name}.xml"
     log = report.with_suffix(".txt")
     report.unlink(missing_ok=True)
     env = {"PYTHONPATH": os.pathsep.join([str(BUILD / "site"), str(ROOT)])}
+    if torture:
+        env["TUTTI_TORTURE"] = "1"
     status = run(
         [python(), "-m", "pytest", "-q", f"--junitxml={report}", "--durations=10", folder], log, env
     )
@@ -266,7 +268,7 @@ def suites(torture: bool) -> dict[str, Suite]:
         "fuzz": lambda: fuzz_suite(torture),
         "package": package_suite,
         **{
-            folder: (lambda folder=folder: pytest_suite(f"tests/{folder}"))  # type: ignore[misc]
+            folder: (lambda folder=folder: pytest_suite(f"tests/{folder}", torture))  # type: ignore[misc]
             for folder in ("models", "format", "cli", "python", "serving")
             if any((ROOT / "tests" / folder).glob("test_*.py"))
         },
