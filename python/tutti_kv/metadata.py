@@ -114,6 +114,7 @@ class RankReport:
     held: blocks that a read without an end may still write to; all of them, each time
     weights: how often this rank's weights have changed
     broken: what is wrong with our own code here, if anything
+    fenced: members of this rank that are given no commands, a bit for each
     """
 
     step: int
@@ -124,6 +125,7 @@ class RankReport:
     held: NDArray[np.uint32] = field(default_factory=no_blocks)
     weights: int = 0
     broken: str | None = None
+    fenced: int = 0
 
 
 @dataclass

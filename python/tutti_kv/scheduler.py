@@ -22,6 +22,8 @@ import logging
 import os
 import time
 from collections.abc import Callable
+from functools import reduce
+from operator import or_
 from typing import Any, TypeVar
 
 import numpy as np
@@ -75,6 +77,7 @@ class SchedulerHalf:
         self._epoch = self._oldest = 0
         self._identity = bytes(identity.IDENTITY_BYTES)
         self._epoch_known: dict[int, int] = {}
+        self._fenced: dict[int, int] = {}  # per rank, a bit for each member
         self._step = 0
         self._version = 0  # with that of the stores: what a remembered lookup was made on
         self._requests: dict[str, Sequence] = {}
@@ -448,6 +451,11 @@ class SchedulerHalf:
         self._epoch_known[rank] = max(self._epoch_known.get(rank, 0), news.epoch)
         if self._directory is None:
             return
+        if news.fenced != self._fenced.get(rank, 0):
+            # all ranks place alike: a member that one lacks is of no use to the others
+            self._fenced[rank] = news.fenced
+            self._directory.fence_members(reduce(or_, self._fenced.values()))
+            self._version += 1
         if news.failure > self._acknowledged.get(rank, 0):
             self._acknowledged[rank] = news.failure
             self._stores.give_up(self._directory, "computed over a failed load")

@@ -45,10 +45,12 @@ logger = logging.getLogger("vllm.tutti_kv.worker")
 FENCE_TIMEOUT = 5.0
 SHUTDOWN_TIMEOUT = 10.0
 FLUSH_EVERY = 5.0
+LOOK_EVERY = 1.0  # at the members and their switches
 GAUGE_EVERY = 1.0
 # Slots of stores under way; more are dropped and counted, never waited for.
 MAX_STORING = 16384
-_FAULTLESS = (errno.ECANCELED, errno.ETIMEDOUT)
+# of positions that say nothing about a slot: given up, or on a member that is fenced
+_FAULTLESS = (errno.ECANCELED, errno.ETIMEDOUT, errno.ENODEV)
 # The words of the metrics' labels; any other errno is the disk's.
 _LOAD_REASONS = {
     errno.EBADMSG: "checksum",
@@ -161,14 +163,40 @@ class WorkerHalf:
         return self._handshake
 
     def _flush(self) -> None:
-        """Bound what a power loss forgets; nothing waits for it."""
-        while not self._closing.wait(FLUSH_EVERY):
-            if self._written.is_set() and self._pool is not None:
+        """Bound what a power loss forgets, and keep members and switches in step."""
+        flushed = time.monotonic()
+        fenced = 0
+        while not self._closing.wait(LOOK_EVERY):
+            if self._serve is None or self._pool is None:
+                continue
+            before, fenced = fenced, self._serve.watch_members()
+            if fenced != before:
+                self._tell_members(self._serve, before, fenced)
+            if self._written.is_set() and time.monotonic() - flushed >= FLUSH_EVERY:
+                flushed = time.monotonic()
                 self._written.clear()
                 try:
                     self._pool.flush()
                 except OSError:
                     logger.exception("Tutti: rank %d can't flush its members", self._rank)
+
+    def _tell_members(self, serve: _tutti.Serve, before: int, fenced: int) -> None:
+        for number, state in enumerate(serve.member_states()):
+            if (before ^ fenced) >> number & 1 == 0:
+                continue
+            if state["fenced"]:
+                logger.error(
+                    "Tutti: member %d of rank %d is given no more commands: %s; the others serve "
+                    "on (tutti enable %s --rank %d --member %d brings it back)",
+                    number,
+                    self._rank,
+                    state["reason"],
+                    self._home,
+                    self._rank,
+                    number,
+                )
+            else:
+                logger.warning("Tutti: member %d of rank %d is back", number, self._rank)
 
     # ---- before a step computes -----------------------------------------------------
 
@@ -464,6 +492,7 @@ class WorkerHalf:
                     np.concatenate(bad) if bad else no_transfers(),
                     np.concatenate(held) if held else no_blocks(),
                     weights=self._weights.changes if self._weights is not None else 0,
+                    fenced=self._serve.fenced() if self._serve is not None else 0,
                 )
             }
         )
@@ -489,9 +518,10 @@ class WorkerHalf:
         self.stats.set("loads_under_way", len(self._loads) + len(self._in_step), rank=rank)
         self.stats.set("stores_under_way", self._storing, rank=rank)
         self.stats.set("held_blocks", sum(len(h.load.items) for h in self._held), rank=rank)
-        assert self._pool is not None
-        self.stats.set("members", self._pool.info()["members"], rank=rank, state="ok")
-        self.stats.set("members", 0, rank=rank, state="fenced")
+        states = serve.member_states()
+        fenced = sum(state["fenced"] for state in states)
+        self.stats.set("members", len(states) - fenced, rank=rank, state="ok")
+        self.stats.set("members", fenced, rank=rank, state="fenced")
 
     # ---- the end --------------------------------------------------------------------
 

@@ -39,6 +39,11 @@ class ToyDirectory:
         self.pins = 0
         self.dropped: list[int] = []
         self.erase: list[int] = []
+        self.fenced: list[int] = []
+
+    def fence_members(self, members: int) -> bool:
+        self.fenced.append(members)
+        return True
 
     def _split(self, hashes: bytes, count: int) -> list[bytes]:
         return [bytes(hashes[32 * i : 32 * i + 32]) for i in range(count)]
@@ -544,6 +549,21 @@ def test_a_bug_serves_on(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_refused_ranks(bench: Bench, caplog: pytest.LogCaptureFixture) -> None:
     bench.half.take_handshakes({0: Handshake(0, refusal="the disk is gone")})
     assert bench.half.matched_tokens(Request("b", [1] * 9), 0) == (0, False)
+
+
+def test_members_that_any_rank_lacks_are_fenced(bench: Bench) -> None:
+    """Said when it changes, and of all ranks together; also that a member is back."""
+    request = Request("a", list(range(8)))
+    bench.half.matched_tokens(request, 0)
+    bench.admit(request)
+    plan = bench.step({request: 8})
+    bench.answer(plan, fenced=2)
+    bench.answer(plan, fenced=2)
+    for news in (Report({1: RankReport(1, fenced=1)}), Report({0: RankReport(1)})):
+        bench.half.take_output(
+            Thing(kv_connector_worker_meta=news, invalid_block_ids=set(), finished_recving=set())
+        )
+    assert bench.directory.fenced == [2, 3, 1]
 
 
 def test_reports_of_ranks_are_put_together() -> None:
