@@ -127,7 +127,7 @@ def test_cut_short_while_idle(shared_life: Life, disk: Faults, reference: Refere
         return first, second, reads
 
     first, second, reads = shared_life.run(scenario)
-    assert 1 <= reads <= 2
+    assert 1 <= reads <= 4  # a read that comes back short goes on behind what there is
     assert first.steps < 2000
     assert second.external == 608
     reference.check(tokens, first)
