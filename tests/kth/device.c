@@ -3,8 +3,8 @@
  * The k-th allocation or system call fails, for every k, while a block device is
  * formatted and opened: refused with a sentence, or a pool without a single
  * record, whatever lay there before. On a loop device of 4,096-byte sectors.
- * Seen to fail with a device whose record areas are not cleared (torn records),
- * and with the size of a device taken for granted when it cannot be asked.
+ * Built to fail with a device whose record areas are not cleared (torn records),
+ * and with the size of a device taken for granted when it cannot be asked; not seen yet.
  */
 #include "../unit/pool/mounts.h"
 

@@ -45,7 +45,7 @@ def visible(engine: Engine, tokens: list[int]) -> int:
 def test_no_space_in_one_range(shared_life: Life, disk: Faults, reference: Reference) -> None:
     """Case 8: a hit ends before the first failed slot; failed writes are counted, and made good.
 
-    Seen to fail with a worker that reports every slot of a store as written.
+    Built to fail with a worker that reports every slot of a store as written; not seen yet.
     """
     p, q = prompt(4000, 640), prompt(4001, 640)
 

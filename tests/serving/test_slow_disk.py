@@ -48,7 +48,7 @@ def small(model: Path, disk: Faults, tmp_path_factory: pytest.TempPathFactory) -
 def test_preempted_under_slow_writes(small: Life, disk: Faults, reference: Reference) -> None:
     """Case 7: blocks are handed on while stores of them are under way; who owned them comes back.
 
-    Seen to fail (bytes unlike cold ones) with a worker that does not fence.
+    Built to fail with a worker that does not fence; not seen yet.
     """
     prompts = [prompt(3000 + i, 300) for i in range(6)]
 
@@ -93,7 +93,7 @@ def test_aborted_at_any_instant_of_a_slow_load(
     """Case 13: half of the time just as the load ends; blocks and pins come back, exactly.
 
     Then a prompt that needs every block is right: no late read lands in it.
-    Seen to fail (tokens differ) with a worker that reports a load as over when it is cancelled.
+    Built to fail with a worker that reports a load as over when it is cancelled; not seen yet.
     """
     tokens = prompt(3100, 640)
     whole = prompt(3101, (BLOCKS - 1) * 32 - 18)
