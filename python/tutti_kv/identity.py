@@ -59,6 +59,8 @@ def _remember(memory: Path, known: dict[str, Any]) -> None:
     """Replace the memory as a whole; losing it only costs reading the weights again."""
     fresh = memory.with_name(f"{memory.name}.{os.getpid()}")
     try:
+        fresh.touch(mode=0o600)  # who may write it may call other weights these
+        fresh.chmod(0o600)
         fresh.write_text(json.dumps(known, indent=1, sort_keys=True))
         os.replace(fresh, memory)
     except OSError:

@@ -26,6 +26,18 @@ def test_content_is_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     assert identity.content_digests([file], memory) == {file.name: digest(b"weights")}
 
 
+def test_the_memory_is_private(tmp_path: Path) -> None:
+    """It once took the umask; who can write it can call other weights these."""
+    file, memory = tmp_path / "model.safetensors", tmp_path / "memory"
+    file.write_bytes(b"weights")
+    before = os.umask(0)
+    try:
+        identity.content_digests([file], memory)
+    finally:
+        os.umask(before)
+    assert memory.stat().st_mode & 0o777 == 0o600
+
+
 def test_other_bytes_of_the_same_size_and_time_are_seen(tmp_path: Path) -> None:
     """mtime can be put back, ctime can't."""
     file, memory = tmp_path / "model.safetensors", tmp_path / "memory"

@@ -151,9 +151,10 @@ static int check_rank(struct run *run, struct totals *totals, uint32_t *ranks,
 /* Every file that a pool's folder may hold (docs/format.md, section 2). */
 static bool is_known(const char *name)
 {
+    /* With a suffix also what a crash left of one that was being made. */
     static const char *const known[] = {
-        "secret",       "disabled",     "disabled.rank*.member*", "rank*.member*.tutti",
-        "*.formatting", "weights.json", "weights.json.*",         "scan.rank*"};
+        "secret",       "secret.*",     "disabled",       "disabled.*", "rank*.member*.tutti",
+        "*.formatting", "weights.json", "weights.json.*", "scan.rank*"};
 
     for (size_t i = 0; i < sizeof(known) / sizeof(known[0]); i++)
         if (fnmatch(known[i], name, 0) == 0)
