@@ -110,7 +110,7 @@ static error_t parse_all(int key, char *argument, struct argp_state *state)
 
 static void check_shape(struct input *in)
 {
-    static const struct argp_child children[] = {SHAPE_CHILD, {0}};
+    static const struct argp_child children[] = {{SHAPE_CHILD}, {0}};
     static const struct argp parser = {NULL, parse_all, NULL, NULL, children, NULL, NULL};
     char text[TEXT], *argv[WORDS + 1] = {(char *)(uintptr_t) "tutti"};
     struct shape_options o = {0};
