@@ -36,13 +36,15 @@ static struct pools pools[MEMORY_MEMBERS];
 static struct member *running[MEMORY_MEMBERS];
 
 int __real_member_start(struct member *m, struct tutti_error *err);
-void __real_member_stop(struct member *m);
+void __real_member_tell_to_stop(struct member *m);
+int __real_member_join(struct member *m, uint64_t deadline);
 int __real_member_fix(struct member *m, void *memory, size_t bytes, struct tutti_error *err);
 int __real_tutti_ring_wait(struct tutti_ring *ring, uint32_t index, uint64_t timeout_ns);
 int __real_clock_gettime(clockid_t clock, struct timespec *t);
 int __real_nanosleep(const struct timespec *t, struct timespec *left);
 int __wrap_member_start(struct member *m, struct tutti_error *err);
-void __wrap_member_stop(struct member *m);
+void __wrap_member_tell_to_stop(struct member *m);
+int __wrap_member_join(struct member *m, uint64_t deadline);
 int __wrap_member_fix(struct member *m, void *memory, size_t bytes, struct tutti_error *err);
 int __wrap_tutti_ring_wait(struct tutti_ring *ring, uint32_t index, uint64_t timeout_ns);
 int __wrap_clock_gettime(clockid_t clock, struct timespec *t);
@@ -228,13 +230,18 @@ int __wrap_member_start(struct member *m, struct tutti_error *err)
     return 0;
 }
 
-void __wrap_member_stop(struct member *m)
+void __wrap_member_tell_to_stop(struct member *m)
 {
-    if (pump_engine) {
-        __real_member_stop(m);
-        return;
-    }
-    m->closing = true;
+    if (pump_engine)
+        __real_member_tell_to_stop(m);
+    else
+        m->closing = true;
+}
+
+int __wrap_member_join(struct member *m, uint64_t deadline)
+{
+    if (pump_engine)
+        return __real_member_join(m, deadline);
     while (pump_turn(m->number, UINT32_MAX))
         ;
     CLAIM(m->active == 0, "%u IOCBs never end", m->active);
@@ -244,6 +251,7 @@ void __wrap_member_stop(struct member *m)
     staging_close(&m->staging);
     free(m->task);
     pthread_mutex_destroy(&m->lock);
+    return 0;
 }
 
 int __wrap_member_fix(struct member *m, void *memory, size_t bytes, struct tutti_error *err)

@@ -381,7 +381,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
                                      .device = &device,
                                      .staging_bytes = (size_t)8192 << (how >> 6),
                                      .command_bytes = how & 8 ? 4096 : 8192,
-                                     .queue_bytes = how & 16 ? 4096 : 0};
+                                     .queue_bytes = how & 16 ? 4096 : 0,
+                                     .fence_errors = UINT32_MAX};
     struct tutti_engine *engine;
     struct tutti_error err = {0};
 

@@ -100,6 +100,7 @@ static void open_serve(struct world *w, struct tutti_error *err)
         .staging_bytes = STAGING,
         .ring_depth = w->ring_depth,
         .look_ahead = 1,
+        .fence_errors = UINT32_MAX, /* faults are what this is about */
     };
     struct tutti_kv_plane plane[WORLD_LAYERS * WORLD_PARTS];
     struct tutti_kv_region region = {(uint64_t)(uintptr_t)kv, sizeof(kv)};
