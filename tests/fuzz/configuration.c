@@ -112,7 +112,7 @@ static void check_shape(struct input *in)
 {
     static const struct argp_child children[] = {{SHAPE_CHILD}, {0}};
     static const struct argp parser = {NULL, parse_all, NULL, NULL, children, NULL, NULL};
-    char text[TEXT], *argv[WORDS + 1] = {(char *)(uintptr_t) "tutti"};
+    char text[TEXT], program[] = "tutti", *argv[WORDS + 1] = {program};
     struct shape_options o = {0};
     struct tutti_geometry g;
     struct tutti_error err = {0};

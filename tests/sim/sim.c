@@ -61,10 +61,12 @@ static uint64_t seeds_done, hash_of_all;
 
 /* Memory of a run. */
 
-static struct piece {
+struct piece {
     struct piece *next;
     uint64_t align;
-} * pieces;
+};
+
+static struct piece *pieces;
 
 void *world_memory(size_t bytes)
 {
