@@ -124,6 +124,19 @@ struct tutti_superblock {
     uint64_t checksum;
 };
 
+/**
+ * tutti_generation_counts() - whether what carries this generation may be used
+ *
+ * An epoch is durable before its first record, so a larger one was never ours; what is older than
+ * the oldest valid one is void.
+ */
+TUTTI_INLINE int tutti_generation_counts(const struct tutti_superblock *s, uint64_t generation)
+{
+    uint64_t epoch = tutti_generation_epoch(generation);
+
+    return generation != 0 && epoch >= s->oldest_epoch && epoch <= s->epoch;
+}
+
 /** Digest of a shape, as records carry it: XXH3-64 over the 32 bytes of the struct. */
 uint64_t tutti_geometry_digest(const struct tutti_geometry *g);
 

@@ -16,6 +16,7 @@
 #include <unistd.h>
 
 #include "base/atomics.h"
+#include "base/left_behind.h"
 #include "engine/member.h"
 
 #define DEFAULT_COMMAND_BYTES ((size_t)1 << 20)
@@ -34,11 +35,8 @@ struct tutti_engine {
     struct member *member;
     char *path[TUTTI_MAX_MEMBERS];
     char *rules;
-    struct tutti_engine *left; /* the next one in left_behind */
+    struct left_behind left; /* a close gave up waiting: a thread of it may still run */
 };
-
-/* Engines whose close gave up waiting: a thread of theirs may still run, so they stay. */
-static struct tutti_engine *left_behind;
 
 /** Backends to try in turn, for a name. Return: how many. */
 static uint32_t choices(const char *name, const struct backend_type *choice[2])
@@ -342,14 +340,10 @@ int tutti_engine_close_within(struct tutti_engine *e, uint64_t timeout_ns, struc
     if (!e || e->pid != getpid())
         return 0;
     rc = stop_all(e, timeout_ns, err);
-    if (rc == 0) {
+    if (rc == 0)
         engine_free(e);
-        return 0;
-    }
-    /* CAS: engines may be closed by several threads; nobody takes one from the list. */
-    e->left = tutti_load_relaxed(&left_behind);
-    while (!tutti_compare_swap(&left_behind, &e->left, e))
-        ;
+    else
+        leave_behind(&e->left);
     return rc;
 }
 

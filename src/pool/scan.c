@@ -91,11 +91,7 @@ static int judge_record(const struct scan *scan, const struct tutti_record *r, u
         r->group != s->geometry[shape].group || r->layers != s->geometry[shape].layers ||
         !tutti_slot_valid(&scan->pool->placement[shape], slot))
         return -EXDEV;
-    /* An epoch is durable before its first record: a larger one was never ours to use. */
-    if (r->generation == 0 || tutti_generation_epoch(r->generation) < s->oldest_epoch ||
-        tutti_generation_epoch(r->generation) > s->epoch)
-        return -ESTALE;
-    return 0;
+    return tutti_generation_counts(s, r->generation) ? 0 : -ESTALE;
 }
 
 static void fill_entry(struct tutti_scan_entry *entry, const struct tutti_record *r)

@@ -14,6 +14,7 @@
 
 #include <sys/types.h>
 
+#include "base/left_behind.h"
 #include "tutti/sched.h"
 #include "tutti/scrub.h"
 #include "tutti/serve.h"
@@ -89,7 +90,7 @@ struct tutti_serve {
     struct session *erases;
     struct tutti_scrub *scrub;
     bool switched[TUTTI_MAX_MEMBERS]; /* the member's switch is thrown, and we know */
-    struct tutti_serve *left;         /* the next one in left_behind */
+    struct left_behind left; /* a command that did not end may use the ring, a map, planes */
 };
 
 /* members.c */

@@ -162,6 +162,11 @@ static void drop_disturbed(struct tutti_scrub *s)
             s->status[i] = EBUSY;
 }
 
+static const struct tutti_record *record_of(const struct tutti_scrub *s, uint32_t i)
+{
+    return (const void *)(s->map.records + (size_t)i * s->map.placement->record_stride);
+}
+
 /** The records are there: which slots hold something that counts? */
 static void take_records(struct tutti_scrub *s)
 {
@@ -169,17 +174,10 @@ static void take_records(struct tutti_scrub *s)
 
     tutti_pool_info(s->serve->pool, &info);
     for (uint32_t i = 0; i < s->map.count; i++) {
-        const struct tutti_record *r =
-            (const struct tutti_record *)(const void *)(s->map.records +
-                                                        (size_t)i *
-                                                            s->map.placement->record_stride);
-        uint64_t epoch = tutti_generation_epoch(r->generation);
-
         if (s->status[i] != 0)
             continue;
         s->known[i] = true;
-        if (r->generation == 0 || epoch < info.superblock.oldest_epoch ||
-            epoch > info.superblock.epoch)
+        if (!tutti_generation_counts(&info.superblock, record_of(s, i)->generation))
             s->status[i] = ENODATA;
     }
 }
@@ -247,16 +245,12 @@ static void advance(struct tutti_scrub *s)
 /** Whether a position is to be told, and what. */
 static bool is_bad(const struct tutti_scrub *s, uint32_t i, struct tutti_transfer *bad)
 {
-    const struct tutti_record *r =
-        (const struct tutti_record *)(const void *)(s->map.records +
-                                                    (size_t)i * s->map.placement->record_stride);
-
     if (s->status[i] != EBADMSG && s->status[i] != ESTALE && s->status[i] != EIO)
         return false;
     *bad = (struct tutti_transfer){.slot = s->items[i].slot};
     if (s->known[i]) {
-        bad->generation = r->generation;
-        bad->key = r->key;
+        bad->generation = record_of(s, i)->generation;
+        bad->key = record_of(s, i)->key;
     }
     return true;
 }

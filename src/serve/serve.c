@@ -13,7 +13,6 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "base/atomics.h"
 #include "base/clock.h"
 
 #define DEFAULT_STAGING (UINT64_C(64) << 20)
@@ -22,9 +21,6 @@
 #define STORE_AGE_NS UINT64_C(50000000)
 #define CLOSE_WAIT_NS UINT64_C(30000000000)
 #define STOP_WAIT_NS UINT64_C(1000000000) /* for threads that have nothing to wait for */
-
-/* What commands that did not end in time may still touch. */
-static struct tutti_serve *left_behind;
 
 static int open_engine(struct tutti_serve *serve, const struct tutti_serve_options *o,
                        const struct tutti_pool_info *info, struct tutti_error *err)
@@ -134,17 +130,6 @@ static void end_all(struct tutti_serve *serve, uint64_t deadline)
     wait_for_all(serve->erases, deadline);
 }
 
-/** A thread of the engine may still use the ring, a map, planes: they stay, and the pool is told.
- */
-static void leave_behind(struct tutti_serve *serve)
-{
-    tutti_pool_leave_open(serve->pool);
-    /* CAS: serves may be closed by several threads; nobody takes one from the list. */
-    serve->left = tutti_load_relaxed(&left_behind);
-    while (!tutti_compare_swap(&left_behind, &serve->left, serve))
-        ;
-}
-
 int tutti_serve_close_within(struct tutti_serve *serve, uint64_t timeout_ns,
                              struct tutti_error *err)
 {
@@ -163,7 +148,8 @@ int tutti_serve_close_within(struct tutti_serve *serve, uint64_t timeout_ns,
     free_all(&serve->stores);
     free_all(&serve->erases);
     if (rc < 0) {
-        leave_behind(serve);
+        tutti_pool_leave_open(serve->pool);
+        leave_behind(&serve->left);
         return rc;
     }
     scrub_free(serve->scrub);

@@ -78,7 +78,7 @@ static int check_items(const struct group *g, const struct tutti_transfer *items
     return 0;
 }
 
-/** Generations that do not count: of epochs that a reset ended, or not durable here; and none. */
+/** Generations that do not count: of epochs that a reset ended, or not durable here. */
 static void refuse_void(struct session *s)
 {
     struct tutti_pool_info info;
@@ -86,13 +86,9 @@ static void refuse_void(struct session *s)
     if (s->kind == SESSION_ERASE)
         return;
     tutti_pool_info(s->serve->pool, &info);
-    for (uint32_t i = 0; i < s->map.count; i++) {
-        uint64_t epoch = tutti_generation_epoch(s->map.items[i].generation);
-
-        if (s->map.items[i].generation == 0 || epoch < info.superblock.oldest_epoch ||
-            epoch > info.superblock.epoch)
+    for (uint32_t i = 0; i < s->map.count; i++)
+        if (!tutti_generation_counts(&info.superblock, s->map.items[i].generation))
             s->map.status[i] = ESTALE;
-    }
 }
 
 /** A bit for each member that holds one of its slots. */

@@ -21,15 +21,12 @@
 
 struct arguments {
     struct common common;
-    struct strings members;
-    const char *pool;
+    struct pool_named pool;
     bool data;
 };
 
 static const struct argp_option options[] = {
-    {"data", 'd', NULL, 0, "Read and verify every layer of every valid slot too", 1},
-    {"member", 'M', "PATH", 0, "A member that lies outside POOL, as given to format", 1},
-    {0}};
+    {"data", 'd', NULL, 0, "Read and verify every layer of every valid slot too", 1}, {0}};
 
 static error_t parse(int key, char *text, struct argp_state *state)
 {
@@ -37,29 +34,18 @@ static error_t parse(int key, char *text, struct argp_state *state)
 
     switch (key) {
     case ARGP_KEY_INIT:
-        state->child_inputs[0] = &a->common;
+        state->child_inputs[0] = &a->pool;
+        state->child_inputs[1] = &a->common;
         return 0;
     case 'd':
         a->data = true;
-        return 0;
-    case 'M':
-        add_string(&a->members, text, state);
-        return 0;
-    case ARGP_KEY_ARG:
-        if (a->pool)
-            argp_error(state, "one POOL at a time");
-        a->pool = text;
-        return 0;
-    case ARGP_KEY_END:
-        if (!a->pool)
-            argp_error(state, "name the POOL, a folder");
         return 0;
     default:
         return ARGP_ERR_UNKNOWN;
     }
 }
 
-static const struct argp_child children[] = {{COMMON_CHILD}, {0}};
+static const struct argp_child children[] = {{POOL_CHILD}, {COMMON_CHILD}, {0}};
 static const struct argp parser = {
     options,
     parse,
@@ -126,8 +112,7 @@ static int check_rank(struct run *run, struct totals *totals, uint32_t *ranks,
     struct tutti_pool_info info;
     struct tutti_pool *pool;
     int64_t bad;
-    int rc =
-        pool_open_to_read(run->arguments->pool, &run->arguments->members, run->rank, &pool, err);
+    int rc = pool_open_to_read(&run->arguments->pool, run->rank, &pool, err);
 
     if (rc < 0)
         return rc;
@@ -185,11 +170,11 @@ static void print_totals(const struct arguments *a, const struct totals *t, uint
     size_t i;
 
     json_array_foreach(strangers, i, name)
-        printf("%s/%s: not of this pool\n", a->pool, json_string_value(name));
+        printf("%s/%s: not of this pool\n", a->pool.home, json_string_value(name));
     printf("%s: %u rank%s; records: %" PRIu64 " valid, %" PRIu64 " empty, %" PRIu64
            " torn, %" PRIu64 " void, %" PRIu64 " alien\n",
-           a->pool, ranks, ranks == 1 ? "" : "s", t->report.valid, t->report.empty, t->report.torn,
-           t->report.void_, t->report.alien);
+           a->pool.home, ranks, ranks == 1 ? "" : "s", t->report.valid, t->report.empty,
+           t->report.torn, t->report.void_, t->report.alien);
     if (t->bad > (int64_t)LISTED)
         printf("(the first %u bad slots are named)\n", LISTED);
     if (t->bad)
@@ -225,11 +210,11 @@ int command_check(int argc, char **argv)
             return cannot(&a.common, &err);
         }
     }
-    strangers = find_strangers(a.pool);
+    strangers = find_strangers(a.pool.home);
     if (a.common.json) {
         print_json(json_pack(
             "{s:s, s:s, s:i, s:b, s:o, s:I, s:o, s:I, s:I, s:I, s:I, s:I}", "command", "check",
-            "pool", a.pool, "ranks", (int)ranks, "data", (int)a.data, "strangers", strangers,
+            "pool", a.pool.home, "ranks", (int)ranks, "data", (int)a.data, "strangers", strangers,
             "bad_slots", (json_int_t)totals.bad, "bad", run.bad, "valid",
             (json_int_t)totals.report.valid, "empty", (json_int_t)totals.report.empty, "torn",
             (json_int_t)totals.report.torn, "void", (json_int_t)totals.report.void_, "alien",

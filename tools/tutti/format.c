@@ -21,8 +21,7 @@
 struct arguments {
     struct common common;
     struct shape_options shape;
-    struct strings members;
-    const char *pool;
+    struct pool_named pool;
     uint64_t size;
     uint64_t extent;
     uint32_t alignment;
@@ -36,10 +35,6 @@ enum { OPTION_RANKS = 0x200, OPTION_RANK, OPTION_ALIGNMENT, OPTION_EXTENT, OPTIO
 static const struct argp_option options[] = {
     {"size", 's', "SIZE", 0,
      "Capacity of each rank over all its members; a hard bound (default: a block device whole)", 1},
-    {"member", 'M', "PATH", 0,
-     "A file, block device or folder that holds a member; may be repeated and may contain "
-     "{rank} (default: one file in POOL)",
-     1},
     {"ranks", OPTION_RANKS, "N", 0, "Tensor-parallel size that the pool serves (default 1)", 2},
     {"rank", OPTION_RANK, "R", 0, "Format this rank only, or 'all' (the default)", 2},
     {"alignment", OPTION_ALIGNMENT, "BYTES", 0, "512 or 4096 (default: what the members need)", 3},
@@ -53,14 +48,12 @@ static error_t parse(int key, char *text, struct argp_state *state)
 
     switch (key) {
     case ARGP_KEY_INIT:
-        state->child_inputs[0] = &a->shape;
-        state->child_inputs[1] = &a->common;
+        state->child_inputs[0] = &a->pool;
+        state->child_inputs[1] = &a->shape;
+        state->child_inputs[2] = &a->common;
         return 0;
     case 's':
         a->size = size_option(text, "--size", state);
-        return 0;
-    case 'M':
-        add_string(&a->members, text, state);
         return 0;
     case OPTION_RANKS:
         a->ranks = number_option(text, "--ranks", 1, 64, state);
@@ -78,15 +71,8 @@ static error_t parse(int key, char *text, struct argp_state *state)
     case OPTION_FORCE:
         a->force = true;
         return 0;
-    case ARGP_KEY_ARG:
-        if (a->pool)
-            argp_error(state, "one POOL at a time");
-        a->pool = text;
-        return 0;
     case ARGP_KEY_END:
-        if (!a->pool)
-            argp_error(state, "name the POOL, a folder");
-        else if (!a->size && !a->members.count)
+        if (!a->size && !a->pool.members.count)
             argp_error(state, "--size is missing (only a block device is taken whole)");
         else if (a->rank != ALL_RANKS && a->rank >= a->ranks)
             argp_error(state, "--rank %u of --ranks %u", a->rank, a->ranks);
@@ -96,7 +82,7 @@ static error_t parse(int key, char *text, struct argp_state *state)
     }
 }
 
-static const struct argp_child children[] = {{SHAPE_CHILD}, {COMMON_CHILD}, {0}};
+static const struct argp_child children[] = {{POOL_CHILD}, {SHAPE_CHILD}, {COMMON_CHILD}, {0}};
 static const struct argp parser = {
     options,
     parse,
@@ -114,13 +100,13 @@ static int check_members(const struct arguments *a, struct tutti_error *err)
 {
     struct stat st;
 
-    for (uint32_t m = 0; a->rank == ALL_RANKS && a->ranks > 1 && m < a->members.count; m++)
-        if (!strstr(a->members.item[m], "{rank}") &&
-            !(stat(a->members.item[m], &st) == 0 && S_ISDIR(st.st_mode)))
+    for (uint32_t m = 0; a->rank == ALL_RANKS && a->ranks > 1 && m < a->pool.members.count; m++)
+        if (!strstr(a->pool.members.item[m], "{rank}") &&
+            !(stat(a->pool.members.item[m], &st) == 0 && S_ISDIR(st.st_mode)))
             return tutti_error_set(err, -EINVAL,
                                    "--member %s would serve %u ranks: name a folder, put {rank} "
                                    "into the path, or give --rank",
-                                   a->members.item[m], a->ranks);
+                                   a->pool.members.item[m], a->ranks);
     return 0;
 }
 
@@ -148,7 +134,7 @@ static json_t *describe(const struct arguments *a, uint32_t rank, struct tutti_e
     uint64_t bytes;
     json_t *object, *members = json_array();
 
-    if (pool_open_to_read(a->pool, &a->members, rank, &pool, err) < 0) {
+    if (pool_open_to_read(&a->pool, rank, &pool, err) < 0) {
         json_decref(members);
         return NULL;
     }
@@ -192,7 +178,7 @@ static int format_rank(const struct arguments *a, uint32_t rank,
 {
     struct progress progress;
     struct tutti_pool_options o = {
-        .home = a->pool,
+        .home = a->pool.home,
         .rank = rank,
         .ranks = a->ranks,
         .bytes = a->size,
@@ -205,7 +191,7 @@ static int format_rank(const struct arguments *a, uint32_t rank,
         .argument = &progress,
     };
     static struct member_paths paths;
-    int rc = member_paths_expand(&a->members, rank, &paths, &o, err);
+    int rc = member_paths_expand(&a->pool.members, rank, &paths, &o, err);
 
     if (rc < 0)
         return rc;
@@ -242,7 +228,7 @@ int command_format(int argc, char **argv)
     }
     if (a.common.json)
         print_json(
-            json_pack("{s:s, s:s, s:o}", "command", "format", "pool", a.pool, "ranks", ranks));
+            json_pack("{s:s, s:s, s:o}", "command", "format", "pool", a.pool.home, "ranks", ranks));
     else
         json_decref(ranks);
     return DONE;

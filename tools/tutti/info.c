@@ -17,15 +17,12 @@
 
 struct arguments {
     struct common common;
-    struct strings members;
-    const char *pool;
+    struct pool_named pool;
     bool scan;
 };
 
 static const struct argp_option options[] = {
-    {"member", 'M', "PATH", 0, "A member that lies outside POOL, as given to format", 1},
-    {"scan", 's', NULL, 0, "Read every record too, and count the slots in use", 1},
-    {0}};
+    {"scan", 's', NULL, 0, "Read every record too, and count the slots in use", 1}, {0}};
 
 static error_t parse(int key, char *text, struct argp_state *state)
 {
@@ -33,29 +30,18 @@ static error_t parse(int key, char *text, struct argp_state *state)
 
     switch (key) {
     case ARGP_KEY_INIT:
-        state->child_inputs[0] = &a->common;
-        return 0;
-    case 'M':
-        add_string(&a->members, text, state);
+        state->child_inputs[0] = &a->pool;
+        state->child_inputs[1] = &a->common;
         return 0;
     case 's':
         a->scan = true;
-        return 0;
-    case ARGP_KEY_ARG:
-        if (a->pool)
-            argp_error(state, "one POOL at a time");
-        a->pool = text;
-        return 0;
-    case ARGP_KEY_END:
-        if (!a->pool)
-            argp_error(state, "name the POOL, a folder");
         return 0;
     default:
         return ARGP_ERR_UNKNOWN;
     }
 }
 
-static const struct argp_child children[] = {{COMMON_CHILD}, {0}};
+static const struct argp_child children[] = {{POOL_CHILD}, {COMMON_CHILD}, {0}};
 static const struct argp parser = {
     options,
     parse,
@@ -135,12 +121,12 @@ static json_t *rank_json(const struct arguments *a, uint32_t rank, struct tutti_
     struct tutti_pool *pool;
     json_t *object;
 
-    if (pool_open_to_read(a->pool, &a->members, rank, &pool, err) < 0)
+    if (pool_open_to_read(&a->pool, rank, &pool, err) < 0)
         return NULL;
     tutti_pool_info(pool, info);
     object = json_pack("{s:i, s:o, s:o, s:I, s:I, s:I, s:I, s:b, s:s, s:i, s:o}", "rank", (int)rank,
                        "members", members_json(pool, info), "fenced",
-                       fenced_json(a->pool, &info->superblock), "extents",
+                       fenced_json(a->pool.home, &info->superblock), "extents",
                        (json_int_t)info->extents, "epoch", (json_int_t)info->superblock.epoch,
                        "oldest_epoch", (json_int_t)info->superblock.oldest_epoch, "written_bytes",
                        (json_int_t)info->superblock.written_bytes, "direct", (int)info->direct,
@@ -215,7 +201,7 @@ static void print_head(const struct arguments *a, const struct tutti_superblock 
     strftime(created, sizeof(created), "%Y-%m-%d %H:%M:%S", localtime_r(&when, &local));
     printf("pool         %s\n  id         %s\n  created    %s\n  format     version %" PRIu32
            "\n  state      %s%s\n",
-           a->pool, hex_text(s->pool, 16, id), created, s->version,
+           a->pool.home, hex_text(s->pool, 16, id), created, s->version,
            disabled ? "disabled: " : "enabled", disabled ? reason : "");
 }
 
@@ -230,7 +216,7 @@ int command_info(int argc, char **argv)
     json_t *ranks = json_array(), *rank;
 
     argp_parse(&parser, argc, argv, 0, NULL, &a);
-    disabled = tutti_pool_disabled(a.pool, reason, sizeof(reason)) == 1;
+    disabled = tutti_pool_disabled(a.pool.home, reason, sizeof(reason)) == 1;
     for (uint32_t r = 0; r == 0 || r < info.superblock.ranks; r++) {
         rank = rank_json(&a, r, &info, &err);
         if (!rank) {
@@ -247,11 +233,12 @@ int command_info(int argc, char **argv)
         json_array_append_new(ranks, rank);
     }
     if (a.common.json)
-        print_json(json_pack(
-            "{s:s, s:s, s:s, s:i, s:I, s:b, s:s, s:i, s:I, s:o}", "command", "info", "pool", a.pool,
-            "pool_id", hex_text(head.pool, 16, id), "version", (int)head.version, "created",
-            (json_int_t)head.created, "disabled", (int)disabled, "reason", reason, "alignment",
-            (int)head.alignment, "extent_bytes", (json_int_t)head.extent_bytes, "ranks", ranks));
+        print_json(json_pack("{s:s, s:s, s:s, s:i, s:I, s:b, s:s, s:i, s:I, s:o}", "command",
+                             "info", "pool", a.pool.home, "pool_id", hex_text(head.pool, 16, id),
+                             "version", (int)head.version, "created", (json_int_t)head.created,
+                             "disabled", (int)disabled, "reason", reason, "alignment",
+                             (int)head.alignment, "extent_bytes", (json_int_t)head.extent_bytes,
+                             "ranks", ranks));
     else
         json_decref(ranks);
     return DONE;

@@ -8,6 +8,37 @@
 
 #include "size.h"
 
+static const struct argp_option pool_options[] = {
+    {"member", 'M', "PATH", 0,
+     "A file, block device or folder outside POOL that holds a member; may be repeated and may "
+     "contain {rank} (default: one file in POOL)",
+     1},
+    {0}};
+
+static error_t parse_pool(int key, char *text, struct argp_state *state)
+{
+    struct pool_named *named = state->input;
+
+    switch (key) {
+    case 'M':
+        add_string(&named->members, text, state);
+        return 0;
+    case ARGP_KEY_ARG:
+        if (named->home)
+            argp_error(state, "one POOL at a time");
+        named->home = text;
+        return 0;
+    case ARGP_KEY_END:
+        if (!named->home)
+            argp_error(state, "name the POOL, a folder");
+        return 0;
+    default:
+        return ARGP_ERR_UNKNOWN;
+    }
+}
+
+const struct argp pool_argp = {pool_options, parse_pool, NULL, NULL, NULL, NULL, NULL};
+
 static int expand(const char *pattern, uint32_t rank, char text[4096])
 {
     static const char mark[] = "{rank}";
@@ -47,26 +78,26 @@ int member_paths_expand(const struct strings *members, uint32_t rank, struct mem
     return 0;
 }
 
-static int pool_open(const char *home, const struct strings *members, uint32_t rank, bool read_only,
+static int pool_open(const struct pool_named *named, uint32_t rank, bool read_only,
                      struct tutti_pool **pool, struct tutti_error *err)
 {
-    struct tutti_pool_options options = {.home = home, .rank = rank, .read_only = read_only};
+    struct tutti_pool_options options = {.home = named->home, .rank = rank, .read_only = read_only};
     static struct member_paths paths;
-    int rc = member_paths_expand(members, rank, &paths, &options, err);
+    int rc = member_paths_expand(&named->members, rank, &paths, &options, err);
 
     return rc < 0 ? rc : tutti_pool_open(&options, pool, err);
 }
 
-int pool_open_to_read(const char *home, const struct strings *members, uint32_t rank,
-                      struct tutti_pool **pool, struct tutti_error *err)
+int pool_open_to_read(const struct pool_named *named, uint32_t rank, struct tutti_pool **pool,
+                      struct tutti_error *err)
 {
-    return pool_open(home, members, rank, true, pool, err);
+    return pool_open(named, rank, true, pool, err);
 }
 
-int pool_open_to_write(const char *home, const struct strings *members, uint32_t rank,
-                       struct tutti_pool **pool, struct tutti_error *err)
+int pool_open_to_write(const struct pool_named *named, uint32_t rank, struct tutti_pool **pool,
+                       struct tutti_error *err)
 {
-    return pool_open(home, members, rank, false, pool, err);
+    return pool_open(named, rank, false, pool, err);
 }
 
 const char *hex_text(const void *bytes, size_t count, char *text)

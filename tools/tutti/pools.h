@@ -2,14 +2,26 @@
 /*
  * pools.h: from a pool's folder and --member options to one rank's options.
  *
- * Responsible for: {rank} in paths, and opening a pool's ranks to read about
- * them. Must not know what is done with them.
+ * Responsible for: naming a pool on the command line, {rank} in paths, and
+ * opening a pool's ranks. Must not know what is done with them.
  */
 #ifndef TOOLS_POOLS_H
 #define TOOLS_POOLS_H
 
 #include "command.h"
 #include "tutti/pool.h"
+
+/** Which pool: the argument POOL, and the option --member. */
+struct pool_named {
+    const char *home;
+    struct strings members;
+};
+
+/** Child parser for both; its input is a struct pool_named. */
+extern const struct argp pool_argp;
+
+/** The entry of pool_argp among a subcommand's children. */
+#define POOL_CHILD &pool_argp, 0, NULL, 1
 
 /** Paths of one rank's members, expanded. */
 struct member_paths {
@@ -28,12 +40,12 @@ int member_paths_expand(const struct strings *members, uint32_t rank, struct mem
                         struct tutti_pool_options *options, struct tutti_error *err);
 
 /** Open rank @rank of a pool for reading about it; it may be in use elsewhere. */
-int pool_open_to_read(const char *home, const struct strings *members, uint32_t rank,
-                      struct tutti_pool **pool, struct tutti_error *err);
+int pool_open_to_read(const struct pool_named *named, uint32_t rank, struct tutti_pool **pool,
+                      struct tutti_error *err);
 
 /** Open it for writing, locked; for work on a pool that nobody serves from. */
-int pool_open_to_write(const char *home, const struct strings *members, uint32_t rank,
-                       struct tutti_pool **pool, struct tutti_error *err);
+int pool_open_to_write(const struct pool_named *named, uint32_t rank, struct tutti_pool **pool,
+                       struct tutti_error *err);
 
 /** Bytes as 2 hexadecimal digits each; @text holds 2 x @count + 1; returns @text. */
 const char *hex_text(const void *bytes, size_t count, char *text);

@@ -19,15 +19,12 @@
 
 struct arguments {
     struct common common;
-    struct strings members;
-    const char *pool;
+    struct pool_named pool;
     uint64_t rate;
 };
 
 static const struct argp_option options[] = {
-    {"rate", 'r', "SIZE", 0, "Read at most SIZE a second, such as 50MiB (the default)", 1},
-    {"member", 'M', "PATH", 0, "A member that lies outside POOL, as given to format", 1},
-    {0}};
+    {"rate", 'r', "SIZE", 0, "Read at most SIZE a second, such as 50MiB (the default)", 1}, {0}};
 
 /** "50MiB" or "50MiB/s". */
 static uint64_t rate_option(const char *text, struct argp_state *state)
@@ -47,29 +44,18 @@ static error_t parse(int key, char *text, struct argp_state *state)
 
     switch (key) {
     case ARGP_KEY_INIT:
-        state->child_inputs[0] = &a->common;
+        state->child_inputs[0] = &a->pool;
+        state->child_inputs[1] = &a->common;
         return 0;
     case 'r':
         a->rate = rate_option(text, state);
-        return 0;
-    case 'M':
-        add_string(&a->members, text, state);
-        return 0;
-    case ARGP_KEY_ARG:
-        if (a->pool)
-            argp_error(state, "one POOL at a time");
-        a->pool = text;
-        return 0;
-    case ARGP_KEY_END:
-        if (!a->pool)
-            argp_error(state, "name the POOL, a folder");
         return 0;
     default:
         return ARGP_ERR_UNKNOWN;
     }
 }
 
-static const struct argp_child children[] = {{COMMON_CHILD}, {0}};
+static const struct argp_child children[] = {{POOL_CHILD}, {COMMON_CHILD}, {0}};
 static const struct argp parser = {
     options,
     parse,
@@ -128,7 +114,7 @@ static int scrub_rank(struct run *run, struct tutti_pool_scrub *totals, uint32_t
     struct tutti_pool_scrub report;
     struct tutti_pool_info info;
     struct tutti_pool *pool;
-    int rc = pool_open_to_write(a->pool, &a->members, run->rank, &pool, err);
+    int rc = pool_open_to_write(&a->pool, run->rank, &pool, err);
 
     if (rc < 0)
         return rc;
@@ -152,7 +138,7 @@ static void print_totals(const struct arguments *a, const struct tutti_pool_scru
 
     printf("%s: %" PRIu64 " slots scanned, %s read in %.1f s; %" PRIu64 " bad, %" PRIu64
            " records torn or of others; %" PRIu64 " dropped\n",
-           a->pool, t->records.valid, size_text(t->bytes, read), (double)t->nanoseconds / 1e9,
+           a->pool.home, t->records.valid, size_text(t->bytes, read), (double)t->nanoseconds / 1e9,
            t->bad, t->records.torn + t->records.alien, t->dropped);
     if (t->dropped > LISTED)
         printf("(the first %u are named)\n", LISTED);
@@ -181,7 +167,7 @@ int command_scrub(int argc, char **argv)
     }
     if (a.common.json) {
         print_json(json_pack("{s:s, s:s, s:i, s:I, s:I, s:I, s:I, s:I, s:I, s:f, s:o}", "command",
-                             "scrub", "pool", a.pool, "ranks", (int)ranks, "scanned",
+                             "scrub", "pool", a.pool.home, "ranks", (int)ranks, "scanned",
                              (json_int_t)totals.records.valid, "bytes", (json_int_t)totals.bytes,
                              "bad", (json_int_t)totals.bad, "torn", (json_int_t)totals.records.torn,
                              "alien", (json_int_t)totals.records.alien, "dropped",

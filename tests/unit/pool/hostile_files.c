@@ -9,36 +9,13 @@
  * writes through a link under its temporary name.
  */
 #include "fixture.h"
+#include "nasty.h"
 
 #include <sys/statvfs.h>
 
 #include "tutti/directory.h"
 
 enum { RECORDS = 3000, HANG = 60 };
-
-static uint64_t random_state = 7;
-
-static uint64_t any(void)
-{
-    random_state ^= random_state << 13;
-    random_state ^= random_state >> 7;
-    random_state ^= random_state << 17;
-    return random_state;
-}
-
-static uint64_t nasty(void)
-{
-    switch (any() % 4) {
-    case 0:
-        return 0;
-    case 1:
-        return UINT64_MAX;
-    case 2:
-        return (UINT64_C(1) << any() % 64) + any() % 3 - 1;
-    default:
-        return any();
-    }
-}
 
 /* A home with one member, and its paths. */
 struct place {

@@ -4,34 +4,8 @@
  * believe what cannot be: random values in random fields, as sanitizers watch.
  */
 #include "fixture.h"
+#include "nasty.h"
 #include "pool/internal.h"
-
-static uint64_t state_of_random = 88172645463325252u;
-
-static uint64_t any(void)
-{
-    state_of_random ^= state_of_random << 13;
-    state_of_random ^= state_of_random >> 7;
-    state_of_random ^= state_of_random << 17;
-    return state_of_random;
-}
-
-/* Values at which things break: none, one, powers of two and their neighbours, all. */
-static uint64_t nasty(void)
-{
-    switch (any() % 5) {
-    case 0:
-        return 0;
-    case 1:
-        return UINT64_MAX;
-    case 2:
-        return (UINT64_C(1) << any() % 64) + any() % 3 - 1;
-    case 3:
-        return any() % 5000;
-    default:
-        return any();
-    }
-}
 
 static void mutate(struct tutti_superblock *s)
 {
