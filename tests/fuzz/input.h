@@ -58,6 +58,9 @@ static inline uint64_t take_value(struct input *in)
     }
 }
 
+/** What was parsed, where an input holds many: records that are not blank, ring entries issued. */
+extern uint64_t parsed;
+
 /** Loops over bytes from whose branches the fuzzer learns nothing, and which it would pay for. */
 #define UNTRACED __attribute__((no_sanitize("coverage")))
 

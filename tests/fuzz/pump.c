@@ -263,11 +263,12 @@ bool pump_turn(uint32_t number, uint32_t commands)
 {
     struct member *m = running[number];
     struct command *ended[64];
+    uint32_t active, n;
     bool busy = false;
-    uint32_t n;
 
     if (!m)
         return false;
+    active = m->active;
     backend[number].may_end = commands;
     while (task_take(m))
         busy = true;
@@ -275,7 +276,8 @@ bool pump_turn(uint32_t number, uint32_t commands)
     for (uint32_t i = 0; i < n; i++)
         check_ended(m, (struct io *)(void *)ended[i]);
     task_fill(m);
-    busy = check_some(m) || busy || n > 0;
+    /* An IOCB that ended without a command may have been what another member's waits for. */
+    busy = check_some(m) || busy || n > 0 || m->active != active;
     return busy || (commands > 0 && m->in_flight > 0);
 }
 

@@ -391,6 +391,7 @@ static void check_pool(bool data)
         judge_extent(extent, worth);
     for (uint32_t slot = 0; slot < ALL; slot++) {
         sum[worth[slot]]++;
+        parsed += number_at(record_at(slot), 8) != 0;
         if (worth[slot] != COUNTS)
             continue;
         CLAIM(at < count && entries[at].slot == slot, "slot %u counts", slot);

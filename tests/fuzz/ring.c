@@ -235,6 +235,7 @@ static void issue(struct input *in)
         lie(in, m);
     fits = within_limits(i, index);
     rc = tutti_ring_issue(ring, index);
+    parsed++;
     CLAIM((rc == 0) == fits, "issued: %d, within its limits: %d", rc, fits);
     m->placement = good;
     m->stencil.layers = LAYERS;

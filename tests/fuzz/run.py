@@ -28,6 +28,8 @@ TARGETS = {  # longest input, bytes
     "ring": 200,
     "serving": 250,
 }
+# An input holds many of them.
+PARSED = {"record": "records", "ring": "entries"}
 
 
 def seeds(target: str) -> list[Path]:
@@ -74,9 +76,11 @@ def fuzz(build: Path, target: str, seconds: int) -> bool:
         print(f"failed {target}: status {status}, {executed} executions; see {log}")
         print(*said, sep="\n", flush=True)
         return False
+    parsed = max(int(re.findall(r"stat::parsed: (\d+)", text)[-1]), executed)
     print(
         f"ok {target}: {len(replayed)} inputs replayed, {executed:,} executions in {took:.0f} s, "
-        f"{executed / took * 3600:,.0f} an hour",
+        f"{executed / took * 3600:,.0f} an hour; {PARSED.get(target, 'inputs')}: {parsed:,}, "
+        f"{parsed / took * 3600:,.0f} an hour",
         flush=True,
     )
     return True
