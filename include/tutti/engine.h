@@ -47,6 +47,7 @@ struct tutti_member {
  * @staging_bytes: per member, bounded staging for memory that is not reachable
  *   or not aligned; at least one command
  * @queue_bytes: bytes in flight per member, 0 chooses
+ * @write_bytes: of them, bytes of writes, which a load would queue behind; 0 chooses an eighth
  * @command_bytes: largest command, 0 chooses
  * @cpus, @cpu: pin engine threads to these CPUs (round-robin); 0 for none
  * @fault_rules: rules of engine "fault" (src/engine/fault_rule.h has the grammar)
@@ -66,6 +67,7 @@ struct tutti_engine_options {
     const struct tutti_device *device;
     size_t staging_bytes;
     size_t queue_bytes;
+    size_t write_bytes;
     size_t command_bytes;
     const int *cpu;
     uint32_t cpus;

@@ -274,6 +274,7 @@ static void add_objects(const struct member *m, struct io *io, uint64_t from, ui
 static void hand_to_backend(struct member *m, struct io *io)
 {
     m->in_flight += io->command.bytes;
+    m->writing += io->command.direction == TUTTI_WRITE ? io->command.bytes : 0;
     io->late_at = tutti_clock_after(m->now, m->late_ns);
     if (m->out++ == 0)
         m->next_look = io->late_at;
@@ -314,13 +315,23 @@ static void submit_record(struct member *m, struct io *io)
     hand_to_backend(m, io);
 }
 
+/** Whether there is room in the queue; one command always has it. */
+static bool has_room(const struct member *m, const struct batch *b, uint32_t bytes)
+{
+    bool write = b->task->iocb->direction == TUTTI_WRITE && !b->record_again;
+
+    if (write && m->writing > 0 && m->writing + bytes > m->write_bytes)
+        return false;
+    return m->in_flight == 0 || m->in_flight + bytes <= m->queue_bytes;
+}
+
 bool batch_submit(struct member *m, struct batch *b)
 {
     uint64_t left = b->record_again ? b->task->map->placement->record_stride : b->to - b->from;
     uint32_t bytes = left < m->command_bytes ? (uint32_t)left : m->command_bytes;
     struct io *io = m->ios;
 
-    if (!io || (m->in_flight > 0 && m->in_flight + bytes > m->queue_bytes))
+    if (!io || !has_room(m, b, bytes))
         return false;
     m->ios = io->next;
     io->batch = b;

@@ -257,6 +257,7 @@ void check_ended(struct member *m, struct io *io)
     int error = c->result < 0 ? -c->result : (uint32_t)c->result < c->bytes ? EIO : 0;
 
     m->in_flight -= c->bytes;
+    m->writing -= c->direction == TUTTI_WRITE ? c->bytes : 0;
     m->out--;
     io->late_at = 0;
     if ((error == EAGAIN || error == EINTR) && io->tries++ < TRIES_WHEN_BUSY && !fence_closed(m)) {

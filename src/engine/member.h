@@ -165,6 +165,7 @@ struct member {
     int cpu; /* -1: anywhere */
     size_t staging_bytes;
     uint64_t queue_bytes;
+    uint64_t write_bytes;
     uint64_t late_ns;
     uint32_t command_bytes;
 
@@ -188,6 +189,7 @@ struct member {
     struct batch_list again;                /* second tries to submit */
     struct batch_list check[TUTTI_CLASSES]; /* to be verified or hashed */
     uint64_t in_flight;                     /* bytes */
+    uint64_t writing;                       /* those of them that are written */
     uint64_t now;                           /* of this turn of the loop */
     uint64_t next_look;                     /* for late commands */
     struct health health;
