@@ -47,7 +47,7 @@ struct tutti_member {
  * @staging_bytes: per member, bounded staging for memory that is not reachable
  *   or not aligned; at least one command
  * @queue_bytes: bytes in flight per member, 0 chooses
- * @write_bytes: of them, bytes of writes, which a load would queue behind; 0 chooses an eighth
+ * @write_bytes: of them, bytes of writes, which a load would queue behind; 0 chooses a quarter
  * @command_bytes: largest command, 0 chooses
  * @cpus, @cpu: pin engine threads to these CPUs (round-robin); 0 for none
  * @fault_rules: rules of engine "fault" (src/engine/fault_rule.h has the grammar)

@@ -108,7 +108,7 @@ static void fill_member(struct tutti_engine *e, uint32_t i, const struct tutti_e
     m->staging_bytes = o->staging_bytes;
     m->command_bytes = (uint32_t)command_bytes;
     m->queue_bytes = o->queue_bytes ? o->queue_bytes : DEFAULT_QUEUE_BYTES;
-    m->write_bytes = o->write_bytes ? o->write_bytes : m->queue_bytes / 8;
+    m->write_bytes = o->write_bytes ? o->write_bytes : m->queue_bytes / 4;
     m->health.bound = o->fence_errors ? o->fence_errors : DEFAULT_FENCE_ERRORS;
     m->late_ns = o->late_ns ? o->late_ns : DEFAULT_LATE_NS;
     tutti_ring_shape(o->ring, &m->ring_depth, &consumers);

@@ -125,18 +125,17 @@ int backing_lock(const struct backing *b, struct tutti_error *err);
 /** Whole reads and writes. Return: 0 or a negative errno; -ENODATA where the file ends early. */
 int backing_read(const struct backing *b, void *data, size_t bytes, uint64_t offset);
 int backing_write(const struct backing *b, const void *data, size_t bytes, uint64_t offset);
-/**
- * Compose a message for a failed system call on a member. backing_error() has the value of @code,
- * and so is negative even where a system call failed without an errno.
- */
+/** Compose a message for a failed system call on a member. */
 void backing_describe(int code, const char *doing, const char *path, uint64_t offset,
                       struct tutti_error *err);
-#define backing_error(code, doing, path, offset, err)                                              \
-    __extension__({                                                                                \
-        const int backing_code_ = (code);                                                          \
-        backing_describe(backing_code_, (doing), (path), (offset), (err));                         \
-        backing_code_ < 0 ? backing_code_ : -EIO;                                                  \
-    })
+/** The same. Return: @code, which is negative (-EIO where a system call failed without an errno).
+ */
+static inline int backing_error(int code, const char *doing, const char *path, uint64_t offset,
+                                struct tutti_error *err)
+{
+    backing_describe(code, doing, path, offset, err);
+    return code < 0 ? code : -EIO; /* GCOVR_EXCL_BR: for whoever proves that it is negative */
+}
 /** Aligned memory for direct I/O; free() it. */
 void *backing_buffer(size_t bytes);
 
