@@ -258,7 +258,7 @@ int tutti_pool_scrub(struct tutti_pool *pool, uint64_t bytes_per_second,
 /**
  * The kill switch: a side file that running halves look at once a second.
  * disable makes it (with a reason inside), enable removes it; disabled tells
- * (1 or 0) and copies the reason.
+ * (1 or 0) and copies the reason. A switch that cannot be read is thrown.
  */
 int tutti_pool_disable(const char *home, const char *reason, struct tutti_error *err);
 int tutti_pool_enable(const char *home, struct tutti_error *err);
@@ -268,6 +268,9 @@ int tutti_pool_disabled(const char *home, char *reason, size_t reason_bytes);
  * The same for one member, file "disabled.rank<r>.member<m>": nothing is asked of it, the others
  * serve on. A running half makes the file when the member errs too much.
  * @path: where the member is, for tutti_pool_probe_member(); NULL where not known
+ *
+ * member_disabled returns 1 or 0, or a negative errno where the switch cannot be
+ * read (why, in @reason): what was known of it before still holds.
  */
 int tutti_pool_disable_member(const char *home, uint32_t rank, uint32_t member, const char *reason,
                               const char *path, struct tutti_error *err);

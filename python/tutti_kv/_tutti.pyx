@@ -697,11 +697,11 @@ def enable_member(home, uint32_t rank, uint32_t member):
 
 
 def member_disabled(home, uint32_t rank, uint32_t member):
-    """The reason why a member is off, or None."""
+    """The reason why a member is off, or why its switch can't be read; or None."""
     cdef bytes folder = os.fsencode(home)
     cdef char reason[512]
     memset(reason, 0, sizeof(reason))
-    if tutti_pool_member_disabled(folder, rank, member, reason, sizeof(reason)) == 1:
+    if tutti_pool_member_disabled(folder, rank, member, reason, sizeof(reason)) != 0:
         return reason.decode("utf-8", "replace").strip() or "no reason given"
     return None
 

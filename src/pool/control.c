@@ -110,7 +110,7 @@ static void copy_line(char *to, size_t bytes, const char *text, unsigned number)
     to[length] = '\0';
 }
 
-/** Whether a switch is thrown (1 or 0), and two lines of it. */
+/** Whether a switch is thrown (1 or 0; a negative errno: can't tell), and two lines of it. */
 static int look_at(const char *home, const char *name, char *reason, size_t reason_bytes,
                    char *second, size_t second_bytes)
 {
@@ -126,13 +126,17 @@ static int look_at(const char *home, const char *name, char *reason, size_t reas
     fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
     if (fd < 0 && (errno == ENOENT || errno == ENOTDIR))
         return 0;
-    if (fd < 0) { /* it is there, or we cannot tell: the safe answer */
+    n = fd < 0 ? -1 : read(fd, text, sizeof(text) - 1);
+    if (n < 0) {
+        int rc = -errno;
+
         if (reason_bytes > 0)
-            snprintf(reason, reason_bytes, "%s: %s", path, strerror(errno));
-        return 1;
+            snprintf(reason, reason_bytes, "%s: %s", path, strerror(-rc));
+        if (fd >= 0)
+            close(fd);
+        return rc;
     }
-    n = read(fd, text, sizeof(text) - 1);
-    text[n > 0 ? n : 0] = '\0';
+    text[n] = '\0';
     copy_line(reason, reason_bytes, text, 0);
     copy_line(second, second_bytes, text, 1);
     close(fd);
@@ -151,7 +155,8 @@ int tutti_pool_enable(const char *home, struct tutti_error *err)
 
 int tutti_pool_disabled(const char *home, char *reason, size_t reason_bytes)
 {
-    return look_at(home, switch_name, reason, reason_bytes, NULL, 0);
+    /* That we cannot tell is a yes here: the pool is not used, which is always right. */
+    return look_at(home, switch_name, reason, reason_bytes, NULL, 0) != 0;
 }
 
 int tutti_pool_disable_member(const char *home, uint32_t rank, uint32_t member, const char *reason,

@@ -24,13 +24,21 @@ uint32_t tutti_serve_fenced(const struct tutti_serve *serve)
     return fenced;
 }
 
+/** As tutti_pool_member_disabled(). */
+static int look_at_switch(const struct tutti_serve *serve, uint32_t m,
+                          char reason[TUTTI_MEMBER_REASON])
+{
+    return tutti_pool_member_disabled(tutti_pool_home(serve->pool), serve->rank, m, reason,
+                                      TUTTI_MEMBER_REASON);
+}
+
+/** At the start. Nothing is known yet of a switch that cannot be read: taken for thrown. */
 void members_fence_switched(struct tutti_serve *serve)
 {
     char reason[TUTTI_MEMBER_REASON];
 
     for (uint32_t m = 0; m < serve->members; m++) {
-        if (tutti_pool_member_disabled(tutti_pool_home(serve->pool), serve->rank, m, reason,
-                                       sizeof(reason)) == 0)
+        if (look_at_switch(serve, m, reason) == 0)
             continue;
         tutti_engine_fence(serve->engine, m, reason);
         tutti_pool_set_fenced(serve->pool, m, true);
@@ -46,21 +54,21 @@ static void throw_switch(struct tutti_serve *serve, uint32_t m, const char *reas
                                   tutti_pool_member_path(serve->pool, m), NULL) == 0;
 }
 
+/** A switch that cannot be read is as it was: it neither fences a member nor brings one back. */
 static void watch(struct tutti_serve *serve, uint32_t m)
 {
     char reason[TUTTI_MEMBER_REASON];
-    bool thrown = tutti_pool_member_disabled(tutti_pool_home(serve->pool), serve->rank, m, reason,
-                                             sizeof(reason)) == 1;
+    int thrown = look_at_switch(serve, m, reason);
     struct tutti_member_state state;
 
     tutti_engine_member_state(serve->engine, m, &state);
-    if (thrown && !state.fenced) {
+    if (thrown == 1 && !state.fenced) {
         tutti_engine_fence(serve->engine, m, reason);
         throw_switch(serve, m, reason);
-    } else if (!thrown && state.fenced && serve->switched[m]) {
+    } else if (thrown == 0 && state.fenced && serve->switched[m]) {
         tutti_engine_unfence(serve->engine, m);
         serve->switched[m] = false;
-    } else if (!thrown && state.fenced) {
+    } else if (thrown != 1 && state.fenced && !serve->switched[m]) {
         throw_switch(serve, m, state.reason);
     }
     tutti_pool_set_fenced(serve->pool, m, tutti_engine_fenced(serve->engine, m) == 1);

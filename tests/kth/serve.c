@@ -172,7 +172,7 @@ static void try_open(struct rig *r, const char *name, uint32_t chain)
         assert_true(registered >= 0); /* it can be asked again */
     }
     if (opened == 0) {
-        tutti_serve_watch_members(r->serve); /* a switch that can't be looked at counts as off */
+        tutti_serve_watch_members(r->serve); /* one that can't be read was off */
         fill(r, &lot);
         store(r, &lot, good);
         wipe(r, &lot);

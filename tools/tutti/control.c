@@ -102,7 +102,7 @@ static json_t *fenced(const struct arguments *a)
 
     for (uint32_t r = 0; r < MOST_RANKS; r++)
         for (uint32_t m = 0; m < TUTTI_MAX_MEMBERS; m++)
-            if (tutti_pool_member_disabled(a->pool, r, m, reason, sizeof(reason)) == 1)
+            if (tutti_pool_member_disabled(a->pool, r, m, reason, sizeof(reason)) != 0)
                 json_array_append_new(list, json_pack("{s:i, s:i, s:s}", "rank", (int)r, "member",
                                                       (int)m, "reason", reason));
     return list;

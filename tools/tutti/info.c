@@ -73,7 +73,7 @@ static json_t *fenced_json(const char *home, const struct tutti_superblock *s)
     char reason[512], number[16];
 
     for (uint32_t m = 0; m < s->members; m++)
-        if (tutti_pool_member_disabled(home, s->rank, m, reason, sizeof(reason)) == 1) {
+        if (tutti_pool_member_disabled(home, s->rank, m, reason, sizeof(reason)) != 0) {
             snprintf(number, sizeof(number), "%" PRIu32, m);
             json_object_set_new(fenced, number, json_string(reason));
         }

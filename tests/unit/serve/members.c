@@ -3,8 +3,9 @@
  * One of two members errs, is fenced and comes back: meanwhile the other serves what it holds and
  * takes what is stored, nothing is lost, and the switch in the pool's home says so and works by
  * hand. Chain 0 lies on one member, chain 2 on the other.
- * Seen to fail with a watch that throws no switch, one that takes none back, a serve that opens
- * without a look at the switches, and epochs that are written to a fenced member.
+ * Seen to fail with a watch that throws no switch, one that takes none back, one to which a switch
+ * that cannot be read is thrown, or not; a serve that opens without a look at the switches, and
+ * epochs that are written to a fenced member.
  */
 #include "rig.h"
 
@@ -193,6 +194,52 @@ static void no_member_no_epoch(void **state)
     rig_remove(&r);
 }
 
+/** A link to itself under a switch's name: even root can't open it. */
+static void make_unreadable(const struct rig *r, uint32_t member)
+{
+    char path[600];
+
+    snprintf(path, sizeof(path), "%s/disabled.rank0.member%u", r->home, member);
+    unlink(path);
+    assert_int_equal(symlink(strrchr(path, '/') + 1, path), 0);
+}
+
+/**
+ * What can't be read changes nothing: a member that serves goes on (the home's device fails, and
+ * not its own), one that is fenced stays so; at the start the safe answer counts.
+ */
+static void a_switch_that_cannot_be_read(void **state)
+{
+    struct tutti_error err = {0};
+    char reason[256];
+    uint32_t bad, bit;
+    struct rig r;
+    (void)state;
+
+    bad = make(&r);
+    bit = 1u << bad;
+    make_unreadable(&r, bad);
+    assert_int_equal(tutti_pool_member_disabled(r.home, 0, bad, reason, sizeof(reason)), -ELOOP);
+    assert_non_null(strstr(reason, "disabled.rank0"));
+    assert_int_equal(tutti_serve_watch_members(r.serve), 0);
+    assert_int_equal(rig_load(&r, 2, BLOCKS, 40), BLOCKS);
+
+    rig_ok(tutti_pool_disable_member(r.home, 0, bad, "off", NULL, &err), &err);
+    assert_int_equal(tutti_serve_watch_members(r.serve), bit);
+    make_unreadable(&r, bad);
+    assert_int_equal(tutti_serve_watch_members(r.serve), bit);
+    reopen(&r, NULL);
+    assert_int_equal(tutti_serve_fenced(r.serve), bit);
+    assert_int_equal(tutti_serve_watch_members(r.serve), bit);
+    assert_int_equal(rig_load(&r, 2, BLOCKS, 40), 0);
+
+    rig_ok(tutti_pool_enable_member(r.home, 0, bad, &err), &err);
+    assert_int_equal(tutti_serve_watch_members(r.serve), 0);
+    assert_int_equal(rig_load(&r, 2, BLOCKS, 40), BLOCKS);
+    rig_close(&r);
+    rig_remove(&r);
+}
+
 struct watcher {
     struct rig *rig;
     uint32_t stop; /* atomic */
@@ -250,6 +297,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(fenced_and_back),
         cmocka_unit_test(off_from_the_start),
         cmocka_unit_test(no_member_no_epoch),
+        cmocka_unit_test(a_switch_that_cannot_be_read),
         cmocka_unit_test(watched_beside_everything),
     };
 
