@@ -133,6 +133,8 @@ int tutti_engine_last_error(const struct tutti_engine *engine, struct tutti_erro
  * struct tutti_member_state - how a member does
  * @fenced: it is given no commands: whatever is asked of it ends with ENODEV
  * @io_errors, @late_commands, @verify_failures: since the start
+ * @staging_bytes: of its staging; @staging_taken: of these, in use now;
+ *   @staging_most: the most that ever were
  * @reason: why it is fenced
  */
 struct tutti_member_state {
@@ -140,6 +142,9 @@ struct tutti_member_state {
     uint64_t io_errors;
     uint64_t late_commands;
     uint64_t verify_failures;
+    uint64_t staging_bytes;
+    uint64_t staging_taken;
+    uint64_t staging_most;
     char reason[TUTTI_MEMBER_REASON];
 };
 

@@ -103,6 +103,9 @@ void member_state(struct member *m, struct tutti_member_state *state)
     state->io_errors = tutti_load_relaxed(&m->counters.io_errors);
     state->late_commands = tutti_load_relaxed(&m->counters.late_commands);
     state->verify_failures = tutti_load_relaxed(&m->counters.verify_failures);
+    state->staging_bytes = m->staging.bytes; /* as the thread opened it, before the engine was */
+    state->staging_taken = tutti_load_relaxed(&m->staging.taken_bytes);
+    state->staging_most = tutti_load_relaxed(&m->staging.most_bytes);
     if (!state->fenced)
         return;
     pthread_mutex_lock(&m->lock);

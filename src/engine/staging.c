@@ -6,6 +6,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/atomics.h"
+
 static uint32_t units_of(size_t bytes)
 {
     return (uint32_t)((bytes + STAGING_UNIT - 1) / STAGING_UNIT);
@@ -56,6 +58,14 @@ static uint32_t find(const struct staging *s, uint32_t from, uint32_t to, uint32
     return to;
 }
 
+/** Relaxed: figures that order nothing, of one writer. */
+static void count(struct staging *s, uint64_t taken)
+{
+    tutti_store_relaxed(&s->taken_bytes, taken);
+    if (taken > s->most_bytes)
+        tutti_store_relaxed(&s->most_bytes, taken);
+}
+
 void *staging_take(struct staging *s, size_t bytes)
 {
     uint32_t wanted = units_of(bytes);
@@ -68,6 +78,7 @@ void *staging_take(struct staging *s, size_t bytes)
     }
     memset(s->taken + at, 1, wanted);
     s->next = at + wanted;
+    count(s, s->taken_bytes + wanted * STAGING_UNIT);
     return s->memory + at * STAGING_UNIT;
 }
 
@@ -76,4 +87,5 @@ void staging_give(struct staging *s, void *memory, size_t bytes)
     size_t at = (size_t)((uint8_t *)memory - s->memory) / STAGING_UNIT;
 
     memset(s->taken + at, 0, units_of(bytes));
+    count(s, s->taken_bytes - units_of(bytes) * STAGING_UNIT);
 }

@@ -3,9 +3,10 @@
  * staging.h: the bounded memory of one member through which goes what cannot
  * go directly.
  *
- * The member thread's alone: no lock. Everything taken comes back when its
- * command and its checksum have ended, so whoever finds it exhausted needs
- * only wait. Huge pages where there are any, so a piece is one segment.
+ * The member thread's alone: no lock; but how much is taken, anybody may read.
+ * Everything taken comes back when its command and its checksum have ended, so
+ * whoever finds it exhausted needs only wait. Huge pages where there are any,
+ * so a piece is one segment.
  */
 #ifndef TUTTI_ENGINE_STAGING_H
 #define TUTTI_ENGINE_STAGING_H
@@ -26,6 +27,8 @@ struct staging {
     uint32_t next;  /* where the last search ended */
     uint8_t *taken; /* one byte a unit */
     bool huge;
+    uint64_t taken_bytes; /* relaxed: now, */
+    uint64_t most_bytes;  /* and the most that ever was */
 };
 
 int staging_open(struct staging *s, const struct tutti_device *device, size_t bytes,

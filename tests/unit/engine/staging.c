@@ -2,7 +2,7 @@
 /*
  * Staging is bounded, and that is enough: whatever is asked for at once ends,
  * and no more is taken than there is.
- * Seen to fail with staging_take() that marks nothing, batches that give nothing
+ * Seen to fail with staging_take() that marks or counts nothing, batches that give nothing
  * back, a slot larger than staging that waits; the two meetings of load and store
  * hung with the code as it was, where no staging for one meant no turn for any.
  */
@@ -72,6 +72,7 @@ static void pieces(void **state)
             assert_ptr_not_equal(piece[i], piece[k]);
     }
     assert_null(__real_staging_take(&s, 1));
+    assert_int_equal(s.taken_bytes, s.bytes);
     __real_staging_give(&s, piece[3], STAGING_UNIT);
     __real_staging_give(&s, piece[5], STAGING_UNIT);
     assert_null(__real_staging_take(&s, STAGING_UNIT + 1)); /* two holes are no stretch */
@@ -83,6 +84,8 @@ static void pieces(void **state)
     for (uint32_t i = 0; i < 8; i++)
         if (i < 3 || i > 5)
             __real_staging_give(&s, piece[i], 1);
+    assert_int_equal(s.taken_bytes, 0);
+    assert_int_equal(s.most_bytes, s.bytes);
     assert_non_null(__real_staging_take(&s, 8 * STAGING_UNIT));
     assert_null(__real_staging_take(&s, 9 * STAGING_UNIT));
     staging_close(&s);
@@ -117,6 +120,7 @@ static void crowd(struct rig_options o)
 {
     enum { MAPS = 8, SLOTS = 4 };
     struct tutti_map *map[MAPS];
+    struct tutti_member_state told;
     uint32_t index[MAPS * (TUTTI_MAX_LAYERS + 1)], n = 0;
     struct rig rig;
 
@@ -140,8 +144,12 @@ static void crowd(struct rig_options o)
         rig_map_free(map[i]);
     }
     assert_int_equal(rig_counters(&rig).staged_bytes > 0, 1);
+    assert_int_equal(tutti_engine_member_state(rig.engine, 0, &told), 0);
     rig_close(&rig);
     assert_int_equal(out, 0);
+    assert_int_equal(told.staging_taken, 0);
+    assert_int_equal(told.staging_most, most_out);
+    assert_int_equal(told.staging_bytes, whole_units(o.staging_bytes));
     assert_true(most_out > 0 && most_out <= whole_units(o.staging_bytes));
 }
 
