@@ -225,6 +225,9 @@ cdef extern from "tutti/engine.h":
         uint64_t io_errors
         uint64_t late_commands
         uint64_t verify_failures
+        uint64_t staging_bytes
+        uint64_t staging_taken
+        uint64_t staging_most
         char reason[512]
 
 cdef extern from "tutti/device.h":
@@ -429,6 +432,11 @@ cdef class Placement:
     @property
     def slots(self):
         return self.raw.extents * self.raw.slots_per_extent
+
+    def extent_starts(self):
+        """The first slot's number of each extent."""
+        return range(0, self.raw.extents * self.raw.records_per_extent,
+                     self.raw.records_per_extent)
 
     def with_extents(self, uint32_t extents):
         """The same with another number of extents (capacity is the minimum over ranks)."""
@@ -1030,7 +1038,7 @@ cdef class Serve:
         return tutti_serve_fenced(self.get())
 
     def member_states(self):
-        """Per member: whether it is fenced, why, and its counts."""
+        """Per member: whether it is fenced, why, its counts and its staging."""
         cdef tutti_member_state state
         cdef uint32_t member = 0
         states = []
@@ -1038,6 +1046,9 @@ cdef class Serve:
             states.append({"fenced": bool(state.fenced), "io_errors": state.io_errors,
                            "late_commands": state.late_commands,
                            "verify_failures": state.verify_failures,
+                           "staging_bytes": state.staging_bytes,
+                           "staging_taken": state.staging_taken,
+                           "staging_most": state.staging_most,
                            "reason": state.reason.decode("utf-8", "replace")})
             member += 1
         return states

@@ -10,6 +10,7 @@ each of its calls, and the worker's is replaced by what is left of it (salvage.p
 """
 
 import logging
+import threading
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -58,13 +59,14 @@ class TuttiConnector(KVConnectorBase_V1, SupportsHMA):  # type: ignore[misc]
         self._drops = support.drops_preempted_output(config, vllm_config)
         self.scheduler: SchedulerHalf | None = None
         self.worker: WorkerHalf | Salvage | None = None
+        self._turn = threading.Lock()  # at the library: vLLM's thread, or the scrub's
         if role == KVConnectorRole.SCHEDULER:
             self.scheduler = SchedulerHalf(vllm_config, kv_cache_config, config)
         else:
             from vllm.distributed.parallel_state import get_tp_group
 
             rank = get_tp_group().rank_in_group
-            self.worker = WorkerHalf(vllm_config, kv_cache_config, config, rank)
+            self.worker = WorkerHalf(vllm_config, kv_cache_config, config, rank, self._turn)
 
     @property
     def requires_kv_delivery(self) -> bool:
@@ -133,16 +135,17 @@ class TuttiConnector(KVConnectorBase_V1, SupportsHMA):  # type: ignore[misc]
 
     def _on_worker(self, call: Callable[[WorkerHalf | Salvage], T]) -> T:
         """Call it; whatever is raised ends the worker's half, and what is left of it answers."""
-        half = self.worker
-        assert half is not None, "not the worker's half"
-        if isinstance(half, Salvage):
-            return call(half)
-        try:
-            return call(half)
-        except Exception as error:
-            logger.exception("Tutti: a bug; this worker neither loads nor stores any more")
-            self.worker = rest = half.salvage(error)
-            return call(rest)
+        with self._turn:
+            half = self.worker
+            assert half is not None, "not the worker's half"
+            if isinstance(half, Salvage):
+                return call(half)
+            try:
+                return call(half)
+            except Exception as error:
+                logger.exception("Tutti: a bug; this worker neither loads nor stores any more")
+                self.worker = rest = half.salvage(error)
+                return call(rest)
 
     def register_kv_caches(self, kv_caches: "dict[str, torch.Tensor]") -> None:
         assert isinstance(self.worker, WorkerHalf)

@@ -39,6 +39,7 @@ class Handshake(KVConnectorHandshakeMetadata):  # type: ignore[misc]
         fields are then void
     layout: text that names the memory layout of a block; equal on all ranks
     scan_path: file with this rank's records; the scheduler's half removes it
+    bell: where this rank's bell is heard (bell.py); "" for nowhere
     """
 
     rank: int
@@ -52,6 +53,7 @@ class Handshake(KVConnectorHandshakeMetadata):  # type: ignore[misc]
     engine: str = ""
     direct: bool = False
     direct_reason: str = ""
+    bell: str = ""
 
 
 @dataclass
@@ -115,6 +117,7 @@ class RankReport:
     weights: how often this rank's weights have changed
     broken: what is wrong with our own code here, if anything
     fenced: members of this rank that are given no commands, a bit for each
+    rung: how often the bell had been rung when this was gathered
     """
 
     step: int
@@ -126,6 +129,7 @@ class RankReport:
     weights: int = 0
     broken: str | None = None
     fenced: int = 0
+    rung: int = 0
 
 
 @dataclass

@@ -51,6 +51,10 @@ COUNTERS = {
         "Slots that were to be written and were not; without a place there is no rank.",
         ("rank", "reason"),
     ),
+    "scrubbed_slots": Figure(
+        "Slots verified while nobody asked for them, by result (good, bad).", ("rank", "result")
+    ),
+    "scrubbed_bytes": Figure("Bytes read to verify them.", ("rank",)),
     "evicted_slots": Figure("Slots that gave way to others."),
     "refused_requests": Figure("Requests that could not hit, by the reason.", ("reason",)),
 }
@@ -65,6 +69,10 @@ GAUGES = {
     "stores_under_way": Figure("Slots of stores that have not ended.", ("rank",)),
     "held_blocks": Figure("Blocks of KV memory that a read without an end keeps.", ("rank",)),
     "members": Figure("Members by state (ok, fenced).", ("rank", "state")),
+    "staging_bytes": Figure(
+        "Staging memory of all members: in use (taken), most that ever was (most), all (bound).",
+        ("rank", "state"),
+    ),
 }
 FIGURES = {**COUNTERS, **GAUGES}
 

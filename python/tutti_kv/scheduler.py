@@ -30,6 +30,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tutti_kv import _tutti, identity, opening, support
+from tutti_kv.bell import Ears
 from tutti_kv.config import Config
 from tutti_kv.loads import Loads
 from tutti_kv.metadata import Handshake, Plan, RankReport
@@ -78,6 +79,7 @@ class SchedulerHalf:
         self._identity = bytes(identity.IDENTITY_BYTES)
         self._epoch_known: dict[int, int] = {}
         self._fenced: dict[int, int] = {}  # per rank, a bit for each member
+        self._ears = Ears({})
         self._step = 0
         self._version = 0  # with that of the stores: what a remembered lookup was made on
         self._requests: dict[str, Sequence] = {}
@@ -129,6 +131,7 @@ class SchedulerHalf:
             opened.epoch,
             opened.identity,
         )
+        self._ears = Ears({rank: shake.bell for rank, shake in handshakes.items()})
         self._off = None
 
     # ---- a broken invariant never takes the serving process down ------------------
@@ -231,6 +234,8 @@ class SchedulerHalf:
             return 0, False  # no whole block is wanted
         if (why := self._why_no_hit(sequence)) is not None:
             return self._refuse(sequence, *why)
+        if self._ears.news():
+            return None, False  # a worker has found something; its next report says what
         sequence.update_hashes()
         blocks = self._find(sequence, most).blocks
         if blocks <= first:
@@ -449,6 +454,7 @@ class SchedulerHalf:
 
     def _take_report(self, rank: int, news: RankReport) -> None:
         self._epoch_known[rank] = max(self._epoch_known.get(rank, 0), news.epoch)
+        self._ears.covered(rank, news.rung)
         if self._directory is None:
             return
         if news.fenced != self._fenced.get(rank, 0):

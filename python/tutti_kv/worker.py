@@ -24,6 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tutti_kv import _tutti, salvage, support
+from tutti_kv.bell import Bell
 from tutti_kv.config import Config
 from tutti_kv.members import Opener
 from tutti_kv.metadata import (
@@ -38,6 +39,7 @@ from tutti_kv.metadata import (
 )
 from tutti_kv.metrics import TuttiStats
 from tutti_kv.salvage import Salvage, keep_for_ever
+from tutti_kv.scrubbing import Scrubbing
 from tutti_kv.weights import Weights, find_worker
 
 logger = logging.getLogger("vllm.tutti_kv.worker")
@@ -49,6 +51,8 @@ LOOK_EVERY = 1.0  # at the members and their switches
 GAUGE_EVERY = 1.0
 # Slots of stores under way; more are dropped and counted, never waited for.
 MAX_STORING = 16384
+# Lists of bad slots that wait for a report; then nothing more is looked for.
+MAX_UNTOLD = 64
 # of positions that say nothing about a slot: given up, or on a member that is fenced
 _FAULTLESS = (errno.ECANCELED, errno.ETIMEDOUT, errno.ENODEV)
 # The words of the metrics' labels; any other errno is the disk's.
@@ -89,9 +93,16 @@ class Storing:
 
 
 class WorkerHalf:
-    """One per rank; all calls come from the worker's thread."""
+    """One per rank; all calls come from the worker's thread, and that holds the turn."""
 
-    def __init__(self, vllm_config: Any, kv_cache_config: Any, config: Config, rank: int) -> None:
+    def __init__(
+        self,
+        vllm_config: Any,
+        kv_cache_config: Any,
+        config: Config,
+        rank: int,
+        turn: threading.Lock,
+    ) -> None:
         self._vllm_config = vllm_config
         self._config = config
         self._rank = rank
@@ -100,6 +111,9 @@ class WorkerHalf:
         self._pool: _tutti.Pool | None = None
         self._serve: _tutti.Serve | None = None
         self._weights: Weights | None = None
+        self._turn = turn
+        self._bell = Bell()
+        self._scrubbing: Scrubbing | None = None
         self._layers: dict[str, int] = {}
         self._handshake: Handshake | None = None
         self._plan: Plan | None = None
@@ -153,11 +167,25 @@ class WorkerHalf:
         opened = self._opener.open(kv_caches)
         self._pool, self._serve, self._layers = opened.pool, opened.serve, opened.layers
         self._handshake = opened.handshake
+        self._handshake.bell = self._bell.path
         self._weights = Weights(find_worker(self._vllm_config))
         info = opened.pool.info()
         self._epoch, self._oldest = info["epoch"], info["oldest_epoch"]
         self._flusher = threading.Thread(target=self._flush, name="tutti-flush", daemon=True)
         self._flusher.start()
+        if self._config.scrub:
+            self._scrubbing = Scrubbing(
+                (opened.serve, opened.pool),
+                self._config.scrub,
+                self._rank,
+                self._turn,
+                self._bell,
+                idle=lambda: self._plan is None and len(self._bad) < MAX_UNTOLD,
+                found=self._bad_found,
+            )
+
+    def _bad_found(self, bad: _tutti.Transfers) -> None:
+        self._bad.append(bad)
 
     def handshake(self) -> Handshake | None:
         return self._handshake
@@ -171,6 +199,7 @@ class WorkerHalf:
                 continue
             before, fenced = fenced, self._serve.watch_members()
             if fenced != before:
+                self._bell.ring()
                 self._tell_members(self._serve, before, fenced)
             if self._written.is_set() and time.monotonic() - flushed >= FLUSH_EVERY:
                 flushed = time.monotonic()
@@ -479,6 +508,9 @@ class WorkerHalf:
         plan = self._plan
         if plan is None:
             return None
+        if self._scrubbing is not None:
+            self._scrubbing.step()
+        rung = self._bell.rung  # before what it was rung for is gathered
         stored, self._stored = self._stored, {}
         bad, self._bad = self._bad, []
         held = [loading.load.items["block"] for loading in self._held]
@@ -493,6 +525,7 @@ class WorkerHalf:
                     np.concatenate(held) if held else no_blocks(),
                     weights=self._weights.changes if self._weights is not None else 0,
                     fenced=self._serve.fenced() if self._serve is not None else 0,
+                    rung=rung,
                 )
             }
         )
@@ -511,6 +544,8 @@ class WorkerHalf:
         for theirs, ours in _COUNTERS.items():
             self.stats.add(ours, counters[theirs] - self._counted.get(theirs, 0), rank=rank)
         self._counted = counters
+        if self._scrubbing is not None:
+            self._scrubbing.count(self.stats)
         now = time.monotonic()
         if now - self._gauged_at < GAUGE_EVERY:
             return
@@ -522,6 +557,12 @@ class WorkerHalf:
         fenced = sum(state["fenced"] for state in states)
         self.stats.set("members", len(states) - fenced, rank=rank, state="ok")
         self.stats.set("members", fenced, rank=rank, state="fenced")
+        for state, size in (
+            ("taken", sum(member["staging_taken"] for member in states)),
+            ("most", sum(member["staging_most"] for member in states)),
+            ("bound", sum(member["staging_bytes"] for member in states)),
+        ):
+            self.stats.set("staging_bytes", size, rank=rank, state=state)
 
     # ---- the end --------------------------------------------------------------------
 
@@ -529,6 +570,8 @@ class WorkerHalf:
         """Stores under way get a bounded time; then everything is closed."""
         until = time.monotonic() + SHUTDOWN_TIMEOUT
         self._closing.set()
+        if self._scrubbing is not None:
+            self._scrubbing.close()
         loads = [*self._loads, *self._in_step, *self._held]
         for loading in loads:
             loading.session.cancel()  # nobody wants what it brings
@@ -546,13 +589,16 @@ class WorkerHalf:
             logger.error("Tutti: rank %d ends with commands that did not", self._rank)
             keep_for_ever(serve, pool)
             return
-        if serve is not None:
-            serve.close()
+        if serve is not None and (stuck := serve.close(max(until - time.monotonic(), 1.0))):
+            logger.error("Tutti: rank %d: %s", self._rank, stuck)
         if pool is not None:
             pool.close()
+        self._bell.close()
 
     def salvage(self, error: BaseException) -> Salvage:
         """Who takes over when this code failed."""
+        if self._scrubbing is not None:
+            self._scrubbing.close()
         under_way = {one.load.request: one.session for one in (*self._loads, *self._in_step)}
         return Salvage(
             self._rank,

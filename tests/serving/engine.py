@@ -405,7 +405,12 @@ class Life:
                 "kv_connector": "TuttiConnector",
                 "kv_role": "kv_both",
                 "kv_load_failure_policy": policy,
-                "kv_connector_extra_config": {"pool": str(pool), "size": size, **(extra or {})},
+                "kv_connector_extra_config": {
+                    "pool": str(pool),
+                    "size": size,
+                    "scrub": 0,  # it would find what a test spoils before a load does
+                    **(extra or {}),
+                },
             }
         self.options: dict[str, Any] = {
             "model": str(model),

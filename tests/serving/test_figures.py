@@ -126,6 +126,10 @@ def test_scraped_figures_are_what_happened(lives: Lives, reference: Reference) -
         assert last[f'tutti_slots state="{state}"'] == stats[state]
     assert last["tutti_epoch"] == epoch
     assert last['tutti_members rank="0" state="ok"'] == 1
+    assert last['tutti_staging_bytes rank="0" state="bound"'] == 64 << 20
+    assert last['tutti_staging_bytes rank="0" state="taken"'] == 0
+    most = last['tutti_staging_bytes rank="0" state="most"']
+    assert (0 < most <= 64 << 20) == (counted[-1]["staged_bytes"] > 0)
     for name in ("loads_under_way", "stores_under_way", "held_blocks"):
         assert last[f'tutti_{name} rank="0"'] == 0
 
