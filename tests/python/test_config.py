@@ -48,6 +48,12 @@ def test_least() -> None:
     assert config.member_paths(0, 0) == []
 
 
+def test_scrub() -> None:
+    assert parse({"pool": "/x"}).scrub == 16 << 20
+    assert parse({"pool": "/x", "scrub": "50MiB"}).scrub == 50 << 20
+    assert parse({"pool": "/x", "scrub": "0"}).scrub == parse({"pool": "/x", "scrub": 0}).scrub == 0
+
+
 def test_placeholders() -> None:
     config = parse({"pool": "/d{dp}/tutti", "members": ["/nvme{rank}/{dp}", "/more{rank}"]})
     assert config.home(3) == "/d3/tutti"
@@ -76,6 +82,8 @@ MISTAKES: list[tuple[dict[str, Any], str]] = [
     ({"pool": "/x", "cpus": [-1]}, "not a number of at least 0"),
     ({"pool": "/x", "load_timeout": 0}, "not a number of at least"),
     ({"pool": "/x", "identity": 5}, "is not a text"),
+    ({"pool": "/x", "scrub": "slowly"}, "\"scrub\": 'slowly' is not a size"),
+    ({"pool": "/x", "scrub": -1}, "not a positive size"),
 ]
 
 

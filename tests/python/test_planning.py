@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 from tutti_kv import _tutti, scheduler
+from tutti_kv.bell import Bell, Ears
 from tutti_kv.config import parse
 from tutti_kv.metadata import Handshake, Plan, RankReport, Report
 from tutti_kv.scheduler import SchedulerHalf
@@ -564,6 +565,30 @@ def test_members_that_any_rank_lacks_are_fenced(bench: Bench) -> None:
             Thing(kv_connector_worker_meta=news, invalid_block_ids=set(), finished_recving=set())
         )
     assert bench.directory.fenced == [2, 3, 1]
+
+
+def test_a_lookup_waits_for_news(bench: Bench) -> None:
+    """A bell that was rung since the last report: not yet; what the report drops is not hit."""
+    request = Request("a", list(range(12)))
+    bench.admit(request)
+    bench.answer(bench.step({request: 12}))
+    bell = Bell()
+    bench.half._ears = Ears({0: bell.path})
+    other = Request("b", list(range(12)))
+    assert bench.half.matched_tokens(other, 0) == (8, True)
+    bell.ring()
+    bell.ring()
+    assert bench.half.matched_tokens(other, 0) == (None, False)
+    bench.answer(bench.step({}), rung=1)
+    assert bench.half.matched_tokens(other, 0) == (None, False)
+    bench.answer(bench.step({}), rung=2)
+    assert bench.half.matched_tokens(other, 0) == (8, True)
+    bench.switch = "off"
+    bell.ring()
+    bench.now += 5
+    bench.step({})
+    assert bench.half.matched_tokens(other, 0) == (0, False), "nothing to wait for"
+    bell.close()
 
 
 def test_reports_of_ranks_are_put_together() -> None:

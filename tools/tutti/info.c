@@ -146,6 +146,20 @@ static json_t *rank_json(const struct arguments *a, uint32_t rank, struct tutti_
     return object;
 }
 
+/** A pool that can't be opened may be so because of a member that is known to be bad. */
+static void name_fenced(const char *home, uint32_t rank, struct tutti_error *err)
+{
+    char reason[512];
+
+    for (uint32_t m = 0; m < TUTTI_MAX_MEMBERS; m++) {
+        struct tutti_error before = *err;
+
+        if (tutti_pool_member_disabled(home, rank, m, reason, sizeof(reason)) != 0)
+            tutti_error_set(err, before.code, "%s; member %" PRIu32 " is fenced: %s",
+                            before.message, m, reason);
+    }
+}
+
 static json_int_t get(const json_t *object, const char *key)
 {
     return json_integer_value(json_object_get(object, key));
@@ -220,6 +234,7 @@ int command_info(int argc, char **argv)
     for (uint32_t r = 0; r == 0 || r < info.superblock.ranks; r++) {
         rank = rank_json(&a, r, &info, &err);
         if (!rank) {
+            name_fenced(a.pool, r, &err);
             json_decref(ranks);
             return cannot(&a.common, &err);
         }
