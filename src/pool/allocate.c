@@ -132,34 +132,38 @@ static int judge_file(const char *path, bool force, struct tutti_error *err)
     return rc;
 }
 
+/** Whether a name still leads to an open file, and not to what took its place or lay there. */
+static bool leads_to(const char *path, int fd)
+{
+    struct stat by_name, by_fd;
+
+    return stat(path, &by_name) == 0 && fstat(fd, &by_fd) == 0 && S_ISREG(by_fd.st_mode) &&
+           by_name.st_ino == by_fd.st_ino && by_name.st_dev == by_fd.st_dev;
+}
+
 /*
  * Open the temporary file and lock it. Between open and lock its former owner
- * may have renamed or removed it; then the name leads elsewhere: once more.
+ * may have renamed or removed it; then the name leads elsewhere: once more. A
+ * file that is ours and cannot be used stays locked: new_member_end() removes it.
  */
 static int begin_file(struct new_member *n, struct tutti_error *err)
 {
     for (int attempt = 0; attempt < 100; attempt++) {
-        struct stat by_name;
-        int rc;
+        int rc, locked;
         int fd = open(n->temporary, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK, 0600);
 
         if (fd < 0)
             return backing_error(-errno, "creating", n->temporary, 0, err);
         rc = backing_adopt(&n->backing, fd, n->temporary, err);
-        if (rc < 0)
-            return rc;
-        rc = backing_lock(&n->backing, err);
-        if (rc < 0) {
-            backing_close(&n->backing); /* it is another's: not ours to remove */
+        locked = backing_lock(&n->backing, rc < 0 ? NULL : err);
+        if (locked == 0 && leads_to(n->temporary, fd)) {
+            if (rc == 0 && (ftruncate(fd, 0) < 0 || fchmod(fd, 0600) < 0))
+                rc = backing_error(-errno, "preparing", n->temporary, 0, err);
             return rc;
         }
-        if (stat(n->temporary, &by_name) == 0 && by_name.st_ino == n->backing.inode &&
-            by_name.st_dev == n->backing.device) {
-            if (ftruncate(fd, 0) < 0 || fchmod(fd, 0600) < 0)
-                return backing_error(-errno, "preparing", n->temporary, 0, err);
-            return 0;
-        }
-        backing_close(&n->backing);
+        backing_close(&n->backing); /* it is another's: not ours to remove */
+        if (rc < 0 || locked < 0)
+            return rc < 0 ? rc : locked;
     }
     return tutti_error_set(err, -EBUSY, "%s: other processes keep formatting it", n->path);
 }

@@ -219,8 +219,6 @@ int backing_adopt(struct backing *b, int fd, const char *path, struct tutti_erro
     else
         rc = tutti_error_set(err, -EINVAL,
                              "%s: a member is a file or a block device, and this is neither", path);
-    if (rc < 0)
-        backing_close(b);
     return rc;
 }
 
@@ -242,7 +240,7 @@ int backing_open(struct backing *b, const char *path, bool write, struct tutti_e
 {
     int flags = (write ? O_RDWR : O_RDONLY) | O_CLOEXEC | O_NONBLOCK; /* never hang on a FIFO */
     struct stat st;
-    int fd;
+    int fd, rc;
 
     b->fd = -1;
     b->path = NULL;
@@ -260,7 +258,10 @@ int backing_open(struct backing *b, const char *path, bool write, struct tutti_e
                                path, path);
     if (fd < 0)
         return backing_error(errno == EPERM ? -EACCES : -errno, "opening", path, 0, err);
-    return backing_adopt(b, fd, path, err);
+    rc = backing_adopt(b, fd, path, err);
+    if (rc < 0)
+        backing_close(b);
+    return rc;
 }
 
 /*

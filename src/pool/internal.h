@@ -117,7 +117,7 @@ uint64_t superblock_secret_check(const uint8_t secret[16], const uint8_t pool[16
  * Return: 0, or -ENOENT, -EACCES, -EROFS, -EBUSY, -EINVAL, ... with a message.
  */
 int backing_open(struct backing *b, const char *path, bool write, struct tutti_error *err);
-/** Fill in the facts about @fd (taken over, closed on failure) under @path; try direct I/O. */
+/** Fill in the facts about @fd (taken over, whatever is returned) under @path; try direct I/O. */
 int backing_adopt(struct backing *b, int fd, const char *path, struct tutti_error *err);
 void backing_close(struct backing *b);
 /** Take the exclusive lock. Return: 0, or -EBUSY with a message. */
