@@ -65,11 +65,13 @@ static void watch(struct tutti_serve *serve, uint32_t m)
     if (thrown == 1 && !state.fenced) {
         tutti_engine_fence(serve->engine, m, reason);
         throw_switch(serve, m, reason);
-    } else if (thrown == 0 && state.fenced && serve->switched[m]) {
+    } else if (thrown == 1) {
+        serve->switched[m] = true; /* whoever threw it, and whatever the engine found before */
+    } else if (state.fenced && !serve->switched[m]) {
+        throw_switch(serve, m, state.reason);
+    } else if (state.fenced && thrown == 0) {
         tutti_engine_unfence(serve->engine, m);
         serve->switched[m] = false;
-    } else if (thrown != 1 && state.fenced && !serve->switched[m]) {
-        throw_switch(serve, m, state.reason);
     }
     tutti_pool_set_fenced(serve->pool, m, tutti_engine_fenced(serve->engine, m) == 1);
 }

@@ -175,6 +175,33 @@ static void off_from_the_start(void **state)
     rig_remove(&r);
 }
 
+/**
+ * A member erred and was fenced, and before anything looked at the switches somebody switched it
+ * off by hand: "tutti enable" then had to be said twice, for the first look threw the switch anew.
+ * Found by the simulation; seen to fail with the watch as it was.
+ */
+static void fenced_and_off(void **state)
+{
+    char rules[96];
+    struct tutti_error err = {0};
+    uint32_t bad;
+    struct rig r;
+    (void)state;
+
+    bad = make(&r);
+    snprintf(rules, sizeof(rules), "write:eio:member=%u:count=%u", bad, BOUND);
+    reopen(&r, rules);
+    store_others(&r);
+    assert_int_equal(tutti_serve_fenced(r.serve), 1u << bad);
+    rig_ok(tutti_pool_disable_member(r.home, 0, bad, "by hand", NULL, &err), &err);
+    assert_int_equal(tutti_serve_watch_members(r.serve), 1u << bad);
+    rig_ok(tutti_pool_enable_member(r.home, 0, bad, &err), &err);
+    assert_int_equal(tutti_serve_watch_members(r.serve), 0);
+    assert_int_equal(rig_load(&r, 2, BLOCKS, 40), BLOCKS);
+    rig_close(&r);
+    rig_remove(&r);
+}
+
 /** With no member left, an epoch would be remembered by nobody. */
 static void no_member_no_epoch(void **state)
 {
@@ -296,6 +323,7 @@ int main(int argc, char **argv)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(fenced_and_back),
         cmocka_unit_test(off_from_the_start),
+        cmocka_unit_test(fenced_and_off),
         cmocka_unit_test(no_member_no_epoch),
         cmocka_unit_test(a_switch_that_cannot_be_read),
         cmocka_unit_test(watched_beside_everything),
