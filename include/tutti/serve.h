@@ -72,6 +72,8 @@ int tutti_serve_open(const struct tutti_serve_options *options, struct tutti_ser
 /**
  * tutti_serve_close_within() - end or cancel everything, stop the engine
  *
+ * Loads and stores are cancelled; erasures end, so that what was dropped is not found again.
+ *
  * Return: 0, or -ETIMEDOUT with a message: a device does not end a command. What that command may
  * still touch is left behind, the pool's descriptors and locks with it (tutti_pool_close() knows);
  * KV memory must stay mapped. NULL is allowed.

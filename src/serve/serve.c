@@ -118,16 +118,17 @@ static void count_written(struct tutti_serve *serve)
     serve->counted_written = counters.written_bytes;
 }
 
+/** Erasures go on while there is time: a slot that was dropped is not to be found again. */
 static void end_all(struct tutti_serve *serve, uint64_t deadline)
 {
     cancel_all(serve->retrieves);
     cancel_all(serve->stores);
-    cancel_all(serve->erases);
     if (serve->scrub)
         scrub_cancel(serve->scrub);
     wait_for_all(serve->retrieves, deadline);
     wait_for_all(serve->stores, deadline);
     wait_for_all(serve->erases, deadline);
+    cancel_all(serve->erases);
 }
 
 int tutti_serve_close_within(struct tutti_serve *serve, uint64_t timeout_ns,

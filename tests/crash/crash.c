@@ -7,7 +7,8 @@
  *
  * A workload with more prefixes than the pool holds formats, stores, evicts,
  * drops, erases, resets and restarts on two members while every write is
- * recorded; then crash images are made (recorder.h): prefixes of the record in
+ * recorded; slots rot and are scrubbed away, while it is served and while it is
+ * not; a member is fenced, the other goes on, and it comes back. Then crash images are made (recorder.h): prefixes of the record in
  * turn with subsets of what was not flushed. Each is opened and checked; every
  * prefix that the directory offers is loaded and compared, and the checker must
  * have found what the loads refuse; what fails is dropped as a server would,
@@ -21,9 +22,12 @@
 
 #include "../unit/serve/rig.h"
 
+#include "base/clock.h"
+#include "tutti/scrub.h"
+
 #include "recorder.h"
 
-enum { CHAINS = 12, ROUNDS = 90, LONGEST = 24, PROMISES = 400, CONTROLS = 16 };
+enum { CHAINS = 12, ROUNDS = 90, LONGEST = 24, PROMISES = 400, CONTROLS = 16, ERASED = 128 };
 
 static unsigned images = 500;
 static uint64_t seed = 1;
@@ -42,6 +46,9 @@ static struct promise {
     uint32_t flushed[CHAINS];
 } promises[PROMISES];
 static uint32_t promise_count;
+static uint64_t scrubbed, fences;
+static struct tutti_transfer erased[ERASED]; /* the last time */
+static uint32_t erased_count;
 
 static uint32_t draw(uint32_t below)
 {
@@ -96,11 +103,30 @@ static void flush(struct rig *r)
 
 static void erase(struct rig *r)
 {
-    struct tutti_transfer items[64];
     struct tutti_error err = {0};
-    size_t erased = tutti_directory_take_erased(r->directory, items, 64);
 
-    rig_ok(tutti_serve_erase(r->serve, 0, items, (uint32_t)erased, &err), &err);
+    erased_count = (uint32_t)tutti_directory_take_erased(r->directory, erased, ERASED);
+    rig_ok(tutti_serve_erase(r->serve, 0, erased, erased_count, &err), &err);
+}
+
+/** How many slots are found of those that were erased last. */
+static uint64_t came_back(struct rig *r)
+{
+    uint64_t found = 0;
+
+    for (uint32_t chain = 0; chain < CHAINS; chain++) {
+        struct tutti_transfer items[64];
+        struct tutti_match match;
+        uint32_t n = rig_find(r, chain, LONGEST, 0, &match, items);
+
+        if (n > 0)
+            tutti_directory_unpin(r->directory, match.slot, match.generation);
+        for (uint32_t i = 0; i < n; i++)
+            for (uint32_t k = 0; k < erased_count; k++)
+                found += items[i].slot == erased[k].slot &&
+                         items[i].generation == erased[k].generation;
+    }
+    return found;
 }
 
 static void random_drop(struct rig *r, uint32_t chain)
@@ -142,6 +168,93 @@ static uint32_t store(struct rig *r, uint32_t chain, uint32_t count)
     return have < count ? rig_store(r, chain, have, count - have) : 0;
 }
 
+/** One layer of a slot that is found rots. Return: whether there was one. */
+static bool rot(struct rig *r, uint32_t chain)
+{
+    unsigned char rotten[RECORDER_SECTOR];
+    struct tutti_transfer items[64];
+    struct tutti_placement p;
+    struct tutti_place place;
+    struct tutti_match match;
+    uint32_t n = rig_find(r, chain, LONGEST, 0, &match, items);
+
+    if (n == 0)
+        return false;
+    tutti_directory_unpin(r->directory, match.slot, match.generation);
+    assert_int_equal(tutti_pool_placement(r->pool, 0, &p), 0);
+    place = tutti_object_place(&p, items[draw(n)].slot, draw(RIG_LAYERS), 0);
+    memset(rotten, (int)draw(256), sizeof(rotten));
+    assert_int_equal(pwrite(tutti_pool_member_fd(r->pool, place.member), rotten, sizeof(rotten),
+                            (off_t)place.offset),
+                     sizeof(rotten));
+    return true;
+}
+
+/** Beside serving: what it finds is dropped and erased, as a server does between its steps. */
+static void scrub(struct rig *r)
+{
+    struct tutti_scrub_report report = {0};
+    struct tutti_transfer bad[64];
+    struct tutti_scrub *scrub;
+    struct tutti_error err = {0};
+
+    rig_ok(tutti_scrub_open(r->serve, 0, UINT64_C(1) << 40, 0, &scrub, &err), &err);
+    while (report.rounds == 0) {
+        uint32_t count = tutti_scrub_step(scrub, tutti_clock_now(), bad, 64);
+
+        for (uint32_t i = 0; i < count; i++)
+            tutti_directory_drop(r->directory, bad[i].slot, bad[i].generation);
+        tutti_scrub_report(scrub, &report);
+    }
+    tutti_scrub_close(scrub);
+    scrubbed += report.bad;
+    erase(r);
+}
+
+/** While nobody serves. */
+static void scrub_offline(struct rig *r)
+{
+    struct tutti_pool_options options = rig_pool_options(r);
+    struct tutti_pool_scrub report;
+    struct tutti_error err = {0};
+
+    rig_close(r);
+    rig_ok(tutti_pool_open(&options, &r->pool, &err), &err);
+    rig_ok(tutti_pool_scrub(r->pool, 0, &report, NULL, NULL, NULL, &err), &err);
+    scrubbed += report.dropped;
+    tutti_pool_close(r->pool);
+    rig_open(r, "threads", NULL);
+    promise_epoch(r);
+}
+
+/** A member is given no commands, or is again; the directory hears of it. */
+static void watch(struct rig *r)
+{
+    tutti_directory_fence_members(r->directory, tutti_serve_watch_members(r->serve));
+}
+
+/** One member is fenced while the other stores on, is flushed, and begins epochs. */
+static void without_a_member(struct rig *r)
+{
+    uint32_t member = draw(2);
+    struct tutti_error err = {0};
+
+    rig_ok(tutti_pool_disable_member(r->home, 0, member, "for a while", NULL, &err), &err);
+    watch(r);
+    for (uint32_t round = 0; round < 6; round++) {
+        store(r, draw(CHAINS), 1 + draw(LONGEST));
+        random_drop(r, draw(CHAINS));
+        if (draw(3) == 0)
+            flush(r);
+        if (draw(8) == 0)
+            reset(r);
+    }
+    rig_ok(tutti_pool_probe_member(r->home, 0, member, &err), &err);
+    rig_ok(tutti_pool_enable_member(r->home, 0, member, &err), &err);
+    watch(r);
+    fences++;
+}
+
 static void workload(struct rig *r)
 {
     for (uint32_t round = 0; round < ROUNDS; round++) {
@@ -154,13 +267,17 @@ static void workload(struct rig *r)
             reset(r);
         if (draw(20) == 0)
             restart(r);
+        if (draw(10) == 0 && rot(r, draw(CHAINS)))
+            draw(2) ? scrub(r) : scrub_offline(r);
+        if (draw(12) == 0)
+            without_a_member(r);
     }
 }
 
 struct outcome {
     uint64_t opened, unmade, wrong, hits, refused, unseen;
     uint64_t promised, broken;
-    uint64_t second, forgotten;
+    uint64_t second, forgotten, returned;
 };
 
 /* What the checker says of the image that is being read. */
@@ -248,8 +365,9 @@ static void second_life(struct rig *r, uint32_t chain, struct outcome *o)
     rig_open(r, "threads", NULL);
     o->second += have;
     good = read_chain(r, chain, NULL, o);
-    o->forgotten +=
-        good < have ? have - good : 0; /* more: an erasure was cut short, and verifies */
+    o->forgotten += good < have ? have - good : 0;
+    /* More than there were: a child that had lost its parent in the crash has one again. */
+    o->returned += came_back(r);
     assert_int_equal(tutti_directory_audit(r->directory, NULL), 0);
 }
 
@@ -314,12 +432,12 @@ static const struct promise *latest(size_t at)
 static void try_image(struct rig *r, const struct recorder_crash *crash, struct outcome *o)
 {
     const struct promise *p = latest(crash->at);
-    uint64_t before = o->wrong + o->broken + o->forgotten + o->unseen;
+    uint64_t before = o->wrong + o->broken + o->forgotten + o->returned + o->unseen;
 
     recorder_crash(crash, r->home);
     read_image(r, p, p && p->place == crash->at && crash->under_way == 0, o);
     if (!crash->lying && !r->unverified &&
-        o->wrong + o->broken + o->forgotten + o->unseen != before)
+        o->wrong + o->broken + o->forgotten + o->returned + o->unseen != before)
         print_message("entry %zu, seed %llu, %u of 100 land, %u under way: not as it should be\n",
                       crash->at, (unsigned long long)crash->seed, crash->lands, crash->under_way);
 }
@@ -399,12 +517,15 @@ static void no_image_serves_a_wrong_byte(void **state)
     run_images(&image, images, false, &o);
     print_message("%u images of %zu entries: %llu opened, %llu not yet made; %llu slots served, "
                   "%llu refused, %llu wrong; %llu not as the checker says; %llu promises, %llu "
-                  "broken; second lives: %llu slots, %llu forgotten\n",
+                  "broken; second lives: %llu slots, %llu forgotten, %llu back; %llu slots were "
+                  "scrubbed away, a member was fenced %llu times\n",
                   images, entries, (unsigned long long)o.opened, (unsigned long long)o.unmade,
                   (unsigned long long)o.hits, (unsigned long long)o.refused,
                   (unsigned long long)o.wrong, (unsigned long long)o.unseen,
                   (unsigned long long)o.promised, (unsigned long long)o.broken,
-                  (unsigned long long)o.second, (unsigned long long)o.forgotten);
+                  (unsigned long long)o.second, (unsigned long long)o.forgotten,
+                  (unsigned long long)o.returned, (unsigned long long)scrubbed,
+                  (unsigned long long)fences);
     image.unverified = true;
     run_images(&image, CONTROLS * 2, false, &unverified);
     image.unverified = false;
@@ -412,7 +533,8 @@ static void no_image_serves_a_wrong_byte(void **state)
     print_message("controls: %llu wrong without verification; %llu promises broken by disks that "
                   "lie\n",
                   (unsigned long long)unverified.wrong, (unsigned long long)lying.broken);
-    assert_int_equal(o.wrong + o.unseen + o.broken + o.forgotten, 0);
+    assert_int_equal(o.wrong + o.unseen + o.broken + o.forgotten + o.returned, 0);
+    assert_true(scrubbed > 0 && fences > 0);
     assert_int_equal(lying.wrong, 0);
     assert_true(o.hits > images); /* or it showed nothing */
     assert_true(o.refused > 0);   /* or the crashes were too kind */
