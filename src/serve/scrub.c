@@ -121,15 +121,8 @@ static void settle_cursor(struct tutti_scrub *s, uint32_t fenced)
     }
 }
 
-/** Slots that a store or an erasure has are left out. */
-static void leave_out(struct tutti_scrub *s, const struct session *list)
-{
-    for (; list; list = list->next)
-        if (!list->ended)
-            scrub_disturb(s, list->group, list->map.items, list->map.count);
-}
-
-/** A map over the slots from the cursor on. Return: false when there are none now. */
+/** A map over the slots from the cursor on, none of which a store or an erasure has now. Return:
+ * false when there are none. */
 static bool begin_map(struct tutti_scrub *s)
 {
     const struct tutti_placement *p = &s->group->placement;
@@ -146,8 +139,6 @@ static bool begin_map(struct tutti_scrub *s)
     memset(s->disturbed, 0, sizeof(s->disturbed));
     for (uint32_t i = 0; i < s->map.count; i++)
         s->items[i] = (struct tutti_transfer){.slot = s->report.cursor + i, .block = i % s->batch};
-    leave_out(s, s->serve->stores);
-    leave_out(s, s->serve->erases);
     s->first = 0;
     s->count = s->map.count;
     s->told = 0;
