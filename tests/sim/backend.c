@@ -8,13 +8,19 @@
 
 #include "dice.h"
 #include "disk.h"
+#include "engine/member.h"
 #include "machine.h"
+
+/* Commands in a row that may fail before a member is fenced: for each error that its bound allows,
+ * a batch whose positions are then tried one by one; and what is out already. */
+enum { FAILED_AN_ERROR = 40, FAILED_UNDER_WAY = 80, MOST_BOUND = 4, MOST_THREADS = 16 };
 
 extern const struct backend_type backend_threads;
 
 struct disk_backend {
     struct backend base;
     struct disk *disk;
+    const struct member *member;
     int wakeup;
     uint32_t ended_count;
     struct command *ended[DISK_COMMANDS];
@@ -53,8 +59,37 @@ static int disk_fix(struct backend *b, void *memory, size_t bytes, struct tutti_
     return 0;
 }
 
+/** The member whose thread has this backend. */
+static const struct member *member_of(struct disk_backend *b)
+{
+    void *member[MOST_THREADS];
+    uint32_t count = machine_engine_threads(member, MOST_THREADS);
+
+    for (uint32_t i = 0; i < count && !b->member; i++)
+        if (((struct member *)member[i])->backend == &b->base)
+            b->member = member[i];
+    must(b->member);
+    return b->member;
+}
+
+/** A fenced member gets no command, but for one whose look at the gate came before. */
+static void check_gate(struct disk_backend *b)
+{
+    const struct member *m = member_of(b);
+    struct disk *d = b->disk;
+
+    if (fence_closed(m) && ++d->behind > 1)
+        sim_fail("disk %u.%u: is fenced, and is given commands", d->rank, d->member);
+    if (m->health.bound <= MOST_BOUND &&
+        d->failed > FAILED_AN_ERROR * m->health.bound + FAILED_UNDER_WAY)
+        sim_fail("disk %u.%u: %u commands in a row failed, %u errors are its bound, and it is not "
+                 "fenced",
+                 d->rank, d->member, d->failed, m->health.bound);
+}
+
 static void submit(struct backend *b, struct command *c)
 {
+    check_gate(of(b));
     disk_submit(of(b)->disk, of(b), c);
     machine_preempt();
 }

@@ -8,6 +8,7 @@
 #include <sys/stat.h>
 
 #include "dice.h"
+#include "engine/member.h"
 #include "machine.h"
 #include "model.h"
 #include "tutti/format.h"
@@ -210,7 +211,7 @@ static int32_t do_write(struct disk *d, struct disk_command *p, size_t at)
     return result;
 }
 
-static bool any_bad(const struct disk *d, size_t at, size_t bytes)
+bool disk_unreadable(const struct disk *d, size_t at, size_t bytes)
 {
     for (size_t i = at / DISK_SECTOR; i < (at + bytes) / DISK_SECTOR; i++)
         if (d->bad[i])
@@ -223,7 +224,7 @@ static int32_t do_read(struct disk *d, struct disk_command *p, size_t at)
     struct command *c = p->command;
     size_t bytes = c->bytes;
 
-    if (any_bad(d, at, bytes))
+    if (disk_unreadable(d, at, bytes))
         p->fault = DISK_ERROR;
     switch (p->fault) {
     case DISK_ERROR:
@@ -274,6 +275,8 @@ static void finish(struct disk *d, uint32_t i)
                                           : "read (disk, offset, result, fault)",
               d->rank * 10 + d->member, c->offset, (uint64_t)(int64_t)c->result, p.fault);
     }
+    d->failed = c->result < 0 ? d->failed + 1 : 0;
+    d->errors += c->result < (int32_t)c->bytes;
     disk_ended(p.backend, c);
 }
 
@@ -317,6 +320,10 @@ static enum disk_fault draw_fault(struct disk *d, bool write)
         d->lose--;
         return DISK_LOST;
     }
+    if (d->sick > 0) {
+        d->sick--;
+        return DISK_ERROR;
+    }
     if (dice_chance(f->error))
         return DISK_ERROR;
     if (dice_chance(f->short_))
@@ -347,6 +354,14 @@ static bool writes_record(const struct command *c)
     return r->magic == TUTTI_RECORD_MAGIC && !(r->flags & TUTTI_RECORD_EMPTY);
 }
 
+/** A scrub reads what nobody holds for it: a store that begins meanwhile makes it look away. */
+static bool is_scrub(const struct command *c)
+{
+    const struct io *io = (const void *)c; /* its first field */
+
+    return io->batch->task->iocb->class_ == TUTTI_CLASS_SCRUB;
+}
+
 /** Two commands on one place at a time, one of them a write that counts: a slot reused too soon. */
 static void check_overlap(const struct disk *d, const struct command *c)
 {
@@ -356,6 +371,8 @@ static void check_overlap(const struct disk *d, const struct command *c)
         if (c->offset + c->bytes <= other->offset || other->offset + other->bytes <= c->offset)
             continue;
         if (c->direction == TUTTI_READ && other->direction == TUTTI_READ)
+            continue;
+        if (is_scrub(c) || is_scrub(other))
             continue;
         /* Emptied twice is empty: an erasure, and the one before the next store. */
         if (c->direction == other->direction && !is_data(d, c->offset) && !writes_record(c) &&
@@ -495,7 +512,7 @@ ssize_t __wrap_pread64(int fd, void *data, size_t bytes, off_t offset)
         return __real_pread64(fd, data, bytes, offset);
     at = disk_place(d, (uint64_t)offset, bytes);
     must(at != SIZE_MAX);
-    if (d->gone || any_bad(d, at, bytes))
+    if (d->gone || disk_unreadable(d, at, bytes))
         return failed(EIO);
     memcpy(data, d->image + at, bytes);
     return (ssize_t)bytes;

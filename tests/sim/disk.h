@@ -81,6 +81,10 @@ struct disk {
     struct disk_faults faults;
     uint32_t pool_error; /* chance in 10,000 that a write of the pool's own fails */
     uint32_t lose;       /* so many writes from now on are lost */
+    uint32_t sick;       /* so many commands from now on fail */
+    uint32_t failed;     /* commands in a row, none that succeeded between them */
+    uint32_t errors;     /* commands that failed since its member was given any */
+    uint32_t behind;     /* commands that came although its gate was closed */
     uint32_t dies_after; /* so many writes of the pool's own from now on; 0: not */
     uint64_t latency;    /* about, ns */
     bool gone;           /* everything fails */
@@ -103,6 +107,9 @@ void disk_fire(uint64_t now);
 /** A closed descriptor. */
 void disk_forget(int fd);
 struct disk *disk_of(int fd);
+
+/** Whether a sector of a stretch of the images cannot be read. */
+bool disk_unreadable(const struct disk *d, size_t at, size_t bytes);
 
 /** Place in the images; SIZE_MAX for a stretch that no image has. */
 size_t disk_place(const struct disk *d, uint64_t offset, size_t bytes);

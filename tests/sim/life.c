@@ -160,12 +160,17 @@ static void open_rank(struct rank *r)
     serve.staging_bytes = (size_t)dice_between(1, MOST_STAGING) << 16;
     serve.ring_depth = 2u << dice_below(6);
     serve.look_ahead = dice_between(1, 4);
+    serve.fence_errors = dice_chance(5000) ? dice_between(1, 4) : 0;
+    r->late = dice_chance(2000);
+    serve.late_ns = r->late ? 50 * MS : 0;
+    r->bound = serve.fence_errors;
     for (uint32_t m = 0; m < world.shape->members; m++) {
         struct disk *d = &r->disk[m];
 
         d->ghost = false;
         d->stuck = 0;
-        d->lose = 0;
+        d->lose = d->sick = 0;
+        d->failed = d->behind = d->errors = 0;
         memset(&d->faults, 0, sizeof(d->faults));
         d->pool_error = 0;
     }
@@ -194,6 +199,8 @@ static void open_rank(struct rank *r)
     r->last = &r->first;
     r->queued = 0;
     r->loadings = r->storings = 0;
+    r->scrub = NULL;
+    r->watched = r->ever_fenced = tutti_serve_fenced(r->serve);
     r->stuck = false;
     r->closed = false;
     r->poll_at = 0;
@@ -218,6 +225,7 @@ static void open_directory(void)
         struct tutti_placement p;
 
         must(tutti_pool_placement(r->pool, 0, &p) == 0);
+        r->placement = p;
         if (i == 0 || p.extents < o.placement.extents)
             o.placement = p;
         if (tutti_pool_scan(r->pool, 1, &entries[i], &counts[i], NULL, &err) < 0)
@@ -238,6 +246,7 @@ static void open_directory(void)
     must(world.epoch < EPOCHS);
     if (tutti_directory_begin_epoch(world.directory, world.epoch, false, NULL, &err) < 0)
         sim_fail("%s", err.message);
+    world.placement = o.placement;
     world.slots = o.placement.extents * o.placement.slots_per_extent;
     world.oldest = 0;
     world.stamp = world.stamp_of[oldest];
@@ -283,6 +292,7 @@ static void start(void)
     world.reports = NULL;
     world.loads = world.stores = 0;
     world.pins = 0;
+    memset(world.fenced, 0, sizeof(world.fenced));
     world.flush_waiting = 0;
     world.flush_number++;
     world.lives++;
@@ -302,11 +312,14 @@ static void promise(struct promise *p, bool flushed_only)
     struct tutti_transfer item[LENGTH];
 
     memset(world.sure, 0, sizeof(world.sure));
+    members_forget(); /* what lies on fenced members is there all the same */
     for (uint32_t chain = 0; chain < CHAINS; chain++) {
         uint32_t found = model_check_chain(chain, item);
         uint32_t i = 0;
 
         for (; i < found; i++) {
+            if (model_given(item[i].slot, item[i].generation)->unsure)
+                break;
             if (flushed_only && world.flushed[item[i].slot] != item[i].generation)
                 break;
             world.sure[item[i].slot] = item[i].generation;
@@ -352,6 +365,7 @@ static void kill_rank(struct rank *r, bool power)
         r->block[b].state = BLOCK_LOADING; /* nobody's memory any more */
     tutti_serve_close(r->serve);
     tutti_pool_close(r->pool);
+    r->scrub = NULL;
     r->closed = true;
 }
 
@@ -363,17 +377,29 @@ static bool stuck_somewhere(const struct rank *r)
     return false;
 }
 
+/** Nobody waits for a disk any longer: the process is gone, and what it was to do is not done. */
+static void lose_patience(struct rank *r)
+{
+    for (uint32_t m = 0; m < world.shape->members; m++)
+        disk_process_ends(&r->disk[m]);
+    r->first = NULL;
+    r->last = &r->first;
+    r->queued = 0;
+    rank_send(r, rank_message(MESSAGE_CLOSE));
+}
+
 /** In good order, unless a disk never answers: then somebody loses patience. */
 static void close_rank(struct rank *r)
 {
-    struct message *m = rank_message(MESSAGE_CLOSE);
+    uint64_t until = machine_now() + 120 * SECOND;
+    bool lost = false;
 
-    rank_send(r, m);
-    for (uint64_t until = machine_now() + 120 * SECOND; !r->closed;) {
-        if (stuck_somewhere(r)) {
+    rank_send(r, rank_message(MESSAGE_CLOSE));
+    while (!r->closed) {
+        if (!lost && stuck_somewhere(r)) {
             machine_sleep(MS);
-            kill_rank(r, false);
-            return;
+            lose_patience(r);
+            lost = true;
         }
         if (machine_now() >= until)
             sim_fail("rank %u does not close", r->number);
@@ -470,6 +496,16 @@ void life_begin(void)
     start();
 }
 
+/** While nobody serves. */
+static void scrub_all(void)
+{
+    for (uint32_t i = 0; i < world.ranks; i++) {
+        struct tutti_pool_options o = pools_options(shape_number, i, world.geometry);
+
+        scrub_offline(&world.rank[i], &o);
+    }
+}
+
 static void cut_epoch(struct disk *d)
 {
     d->dies_after = dice_between(1, 4);
@@ -493,6 +529,8 @@ void life_restart(void)
         refused();
     if (dice_chance(500))
         world.geometry = 1 - world.geometry;
+    if (dice_chance(1000))
+        scrub_all();
     if (dice_chance(2000))
         world.identity = 0; /* that of the files on disk */
     start();
@@ -508,6 +546,7 @@ void life_end(void)
     end(ENDING_CLEAN);
     if (world.disabled)
         scheduler_toggle();
+    members_end();
     for (uint32_t i = 0; i < world.ranks; i++)
         for (uint32_t m = 0; m < world.shape->members; m++)
             disk_free(&world.rank[i].disk[m]);

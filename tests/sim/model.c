@@ -191,6 +191,9 @@ static void check_found(uint32_t chain, uint32_t depth, const struct tutti_trans
     if (g->acked != (1u << world.ranks) - 1 || g->refused)
         sim_fail("chain %u, block %u: found in slot %u before every rank had written it (%x)",
                  chain, depth, t->slot, g->acked);
+    if (members_fenced() >> tutti_record_place(&world.placement, t->slot).member & 1)
+        sim_fail("chain %u, block %u: found in slot %u, whose member is fenced", chain, depth,
+                 t->slot);
     if (g->dropped)
         sim_fail("chain %u, block %u: found in slot %u, which was dropped", chain, depth, t->slot);
 }

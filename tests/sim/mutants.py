@@ -42,8 +42,8 @@ MUTANTS = (
             ),
             (
                 "src/engine/check.c",
-                "if (r->generation != item->generation || !tutti_key_equal(r->key, item->key))",
-                "if (r->slot != item->slot)",
+                "(r->generation != item->generation || !tutti_key_equal(r->key, item->key))",
+                "r->slot != item->slot",
             ),
         ),
     ),
@@ -53,8 +53,8 @@ MUTANTS = (
             ("src/layout/record.h", " || record->generation != generation ||", " ||"),
             (
                 "src/engine/check.c",
-                "if (r->generation != item->generation || !tutti_key_equal(r->key, item->key))",
-                "if (!tutti_key_equal(r->key, item->key))",
+                "(r->generation != item->generation || !tutti_key_equal(r->key, item->key))",
+                "!tutti_key_equal(r->key, item->key)",
             ),
         ),
     ),
@@ -119,7 +119,7 @@ MUTANTS = (
         (
             (
                 "src/serve/session.c",
-                "(s->collected < s->steps - 1 || s->serve->erases)",
+                "(s->collected < s->steps - 1 || erasure_pending(s))",
                 "s->collected < s->steps - 1",
             ),
         ),
@@ -129,8 +129,8 @@ MUTANTS = (
         (
             (
                 "src/serve/session.c",
-                "(s->collected < s->steps - 1 || s->serve->erases)",
-                "s->serve->erases",
+                "(s->collected < s->steps - 1 || erasure_pending(s))",
+                "erasure_pending(s)",
             ),
         ),
     ),
@@ -222,6 +222,110 @@ MUTANTS = (
                 "    if (b->staging && !b->error)\n        staging_give",
             ),
         ),
+    ),
+    Mutant(
+        "a fenced member is given commands",
+        (
+            (
+                "src/engine/task.c",
+                "m->closing || fence_closed(m) || tutti_ring",
+                "m->closing || tutti_ring",
+            ),
+        ),
+    ),
+    Mutant(
+        "errors fence no member",
+        (
+            (
+                "src/engine/health.c",
+                "    h->in_row += event == HEALTH_ERROR;\n",
+                "    h->in_row = 0;\n",
+            ),
+            (
+                "src/engine/health.c",
+                "h->errors >= (uint64_t)h->bound",
+                "h->errors / 64 >= (uint64_t)h->bound",
+            ),
+        ),
+    ),
+    Mutant(
+        "what lies on a fenced member is found",
+        (
+            (
+                "src/directory/fence.c",
+                "if (slot_fenced(d, n))",
+                "if (slot_fenced(d, n) && n == NONE)",
+            ),
+        ),
+    ),
+    Mutant(
+        "what lies behind a fenced member is found",
+        (
+            (
+                "src/directory/fence.c",
+                "n != NONE; n = d->slot[n].parent",
+                "n != NONE && slot_fenced(d, n); n = d->slot[n].parent",
+            ),
+        ),
+    ),
+    Mutant(
+        "slots of a fenced member are given out",
+        (
+            (
+                "src/directory/runs.c",
+                "if (d->fenced >> member & 1)\n",
+                "if (d->fenced >> member & 1 && member > 31)\n",
+            ),
+            ("src/directory/runs.c", "|| (d->fenced >> member & 1))", ")"),
+        ),
+    ),
+    Mutant(
+        "a member that is enabled stays fenced",
+        (
+            (
+                "src/engine/fence.c",
+                "if (m->gate == GATE_CLOSED)\n        tutti_store_relaxed(&m->gate, GATE_OPENING",
+                "if (m->gate == GATE_OPEN)\n        tutti_store_relaxed(&m->gate, GATE_OPENING",
+            ),
+        ),
+    ),
+    Mutant(
+        "errors are not forgotten when a member comes back",
+        (("src/engine/fence.c", "        health_reset(&m->health);\n", ""),),
+    ),
+    Mutant(
+        "a switch is thrown anew after it was taken back",
+        (
+            (
+                "src/serve/members.c",
+                "        serve->switched[m] = true; /* whoever",
+                "        serve->switched[m] = serve->switched[m]; /* whoever",
+            ),
+        ),
+    ),
+    Mutant(
+        "a scrub tells of what is stored meanwhile",
+        (
+            (
+                "src/serve/session.c",
+                "kind != SESSION_RETRIEVE && serve->scrub",
+                "kind == SESSION_RETRIEVE && serve->scrub",
+            ),
+        ),
+    ),
+    Mutant(
+        "a scrub leaves the last layer out",
+        (
+            (
+                "src/serve/scrub.c",
+                "++s->layer == s->map.placement->layers",
+                "++s->layer + 1 >= s->map.placement->layers",
+            ),
+        ),
+    ),
+    Mutant(
+        "a scrub of a pool drops what verifies",
+        (("src/pool/check.c", "p->object_bytes) !=\n", "p->object_bytes) + (layer == 0) !=\n"),),
     ),
 )
 

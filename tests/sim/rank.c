@@ -43,12 +43,13 @@ void rank_send(struct rank *r, struct message *message)
     r->queued++;
 }
 
-static struct report *report_new(const struct rank *r)
+struct report *rank_report(const struct rank *r)
 {
     struct report *report = world_memory(sizeof(*report));
     struct report **at = &world.reports;
 
     report->rank = r->number;
+    report->fenced = tutti_serve_fenced(r->serve);
     while (*at)
         at = &(*at)->next;
     *at = report;
@@ -86,7 +87,7 @@ static bool make_durable(struct rank *r, const struct message *m)
 
 static void tell_store(const struct rank *r, struct store *s, const uint8_t *position)
 {
-    struct report *report = report_new(r);
+    struct report *report = rank_report(r);
 
     report->store = s;
     for (uint32_t i = 0; i < s->count; i++)
@@ -178,12 +179,24 @@ static void compute(struct rank *r, const struct message *m)
 
 /* Loads. */
 
+/** Only a member that was fenced in this life is one that is given no commands. */
+static bool was_fenced(const struct rank *r, uint32_t slot)
+{
+    uint32_t fenced = r->ever_fenced | tutti_serve_fenced(r->serve);
+
+    return fenced >> tutti_record_place(&r->placement, slot).member & 1;
+}
+
 /** Where nothing goes wrong, nothing is missed. */
 static void check_miss(const struct rank *r, const struct load *l, uint32_t i, int error,
                        bool cancelled)
 {
     const struct given *g = model_given(l->item[i].slot, l->item[i].generation);
 
+    if (error == ENODEV) {
+        must(was_fenced(r, l->item[i].slot));
+        return;
+    }
     if (world.profile != PROFILE_CLEAN || error == 0 || cancelled || l->version != world.version ||
         g->unsure)
         return;
@@ -209,7 +222,7 @@ static void check_sums(const struct tutti_result *result)
 static void end_load(struct rank *r, struct loading *loading)
 {
     struct load *l = loading->load;
-    struct report *report = report_new(r);
+    struct report *report = rank_report(r);
     struct tutti_result result;
 
     tutti_retrieve_result(loading->session, &result);
@@ -310,7 +323,16 @@ static void poll_loads(struct rank *r)
 
 bool rank_moves(const struct rank *r)
 {
-    return r->loadings > 0 || r->storings > 0 || r->serve->erases;
+    return r->loadings > 0 || r->storings > 0 || r->serve->erases || r->scrub;
+}
+
+/** Members that were left out of it are named. */
+static void tell_flush(const struct rank *r, uint32_t number)
+{
+    struct report *report = rank_report(r);
+
+    report->flushed = number;
+    report->unflushed = r->watched;
 }
 
 static void erase(struct rank *r, const struct message *m)
@@ -327,6 +349,7 @@ static void close_all(struct rank *r)
     tutti_serve_close(r->serve);
     tutti_pool_close(r->pool);
     r->serve = NULL;
+    r->scrub = NULL;
     r->pool = NULL;
     r->loadings = 0;
     r->storings = 0;
@@ -358,7 +381,13 @@ static void carry_out(struct rank *r, const struct message *m)
         break;
     case MESSAGE_FLUSH:
         if (tutti_pool_flush(r->pool, NULL) == 0)
-            report_new(r)->flushed = m->number;
+            tell_flush(r, m->number);
+        break;
+    case MESSAGE_SCRUB:
+        scrub_begin(r);
+        break;
+    case MESSAGE_NO_SCRUB:
+        scrub_end(r);
         break;
     case MESSAGE_CLOSE:
         close_all(r);
@@ -381,10 +410,11 @@ void *rank_work(void *argument)
         bool polls = rank_moves(r);
 
         if (machine_wait(has_work, r, polls ? r->poll_at : NEVER)) {
-            struct message *m = r->first;
+            struct message *m;
 
             if (r->lag)
                 machine_sleep(dice_below((uint32_t)r->lag));
+            m = r->first;
             r->first = m->next;
             if (!r->first)
                 r->last = &r->first;
@@ -398,6 +428,8 @@ void *rank_work(void *argument)
             poll_loads(r);
             poll_stores(r);
             tutti_serve_progress(r->serve);
+            if (r->scrub)
+                scrub_step(r);
             r->poll_at = machine_now() + dice_between(20, 500) * US;
         }
     }

@@ -75,6 +75,11 @@ static struct request *any_request(bool used)
 
 /* Stores. */
 
+static bool slot_fenced(uint32_t slot)
+{
+    return members_fenced() >> tutti_record_place(&world.placement, slot).member & 1;
+}
+
 /** Blocks [first, count) of a request, as far as they are there, find places and are sent. */
 static void store(struct request *q, uint32_t first, bool grows)
 {
@@ -103,6 +108,7 @@ static void store(struct request *q, uint32_t first, bool grows)
     s->layers_ready = dice_chance(5000) ? UINT32_MAX : dice_below(MOST_LAYERS);
     for (uint32_t i = 0; i < s->count; i++) {
         must(s->index[i] >= first && s->index[i] < q->count);
+        must(!slot_fenced(s->item[i].slot));
         s->item[i].block = (uint32_t)q->table[s->index[i]];
         model_give(&s->item[i], model_node(q->chain, s->index[i]), world.version);
     }
@@ -284,11 +290,43 @@ void scheduler_drop(void)
         drop(slot, world.given[slot]->generation);
 }
 
-/** The engine's cache is void: a new epoch, of another identity or the same. */
-void scheduler_reset(void)
+void scheduler_drop_bad(const struct rank *r, const struct tutti_transfer *bad)
+{
+    struct given *g =
+        bad->generation ? model_given(bad->slot, bad->generation) : world.given[bad->slot];
+    uint64_t generation;
+    bool whole = scrub_truth(r, bad->slot, &generation) == TRUTH_WHOLE;
+    int hidden = tutti_directory_drop(world.directory, bad->slot, bad->generation);
+
+    must(hidden >= 0);
+    if (hidden == 0)
+        return;
+    if (whole && world.profile == PROFILE_CLEAN)
+        sim_fail("rank %u: slot %u, generation %llx, verifies, and a scrub drops it", r->number,
+                 bad->slot, (unsigned long long)generation);
+    must(g);
+    g->dropped = true;
+    trace("scrubbed away (slot, generation, hidden)", bad->slot, bad->generation, (uint64_t)hidden,
+          0);
+}
+
+/** A scrub begins somewhere, or all are let be. */
+void scheduler_scrub(void)
+{
+    if (dice_chance(8000))
+        rank_send(&world.rank[dice_below(world.ranks)], rank_message(MESSAGE_SCRUB));
+    else
+        send_all(rank_message(MESSAGE_NO_SCRUB));
+}
+
+void scheduler_make_durable(void)
+{
+    send_all(rank_message(MESSAGE_ERASE)); /* of nothing */
+}
+
+void scheduler_begin_epoch(bool other)
 {
     uint8_t identity[TUTTI_IDENTITY_BYTES] = {1};
-    bool other = dice_chance(5000);
     struct tutti_error err = {0};
 
     must(world.epoch + 1 < EPOCHS);
@@ -308,6 +346,11 @@ void scheduler_reset(void)
     for (uint32_t i = 0; i < REQUESTS; i++)
         if (world.request[i].used)
             request_end(&world.request[i]);
+}
+
+void scheduler_reset(void)
+{
+    scheduler_begin_epoch(dice_chance(5000));
 }
 
 /** All that is visible now is safe from a power cut when every rank has flushed. */
@@ -377,7 +420,7 @@ static void take_load(const struct report *report)
         int error = report->position[i];
 
         l->bad[i] = l->bad[i] || error != 0;
-        if (error != 0 && error != ECANCELED && error != ETIMEDOUT)
+        if (error != 0 && error != ECANCELED && error != ETIMEDOUT && error != ENODEV)
             drop(l->item[i].slot, l->item[i].generation);
     }
     must(l->waiting >> report->rank & 1);
@@ -425,6 +468,27 @@ static void tell_again(const struct report *report)
                                     s->item[i].generation, true) == -EINVAL);
 }
 
+/** What a rank's scrub found comes before what it stored since: as its steps' reports do. */
+static struct report **first_of(struct report **chosen)
+{
+    struct report **at = &world.reports;
+
+    while (at != chosen && !((*at)->bad_count && (*at)->rank == (*chosen)->rank))
+        at = &(*at)->next;
+    return at;
+}
+
+static void take_flush(const struct report *report)
+{
+    for (uint32_t slot = 0; slot < MOST_SLOTS; slot++)
+        if (world.flush_asked[slot] &&
+            (report->unflushed >> tutti_record_place(&world.placement, slot).member & 1))
+            world.flush_asked[slot] = 0;
+    world.flush_waiting &= ~(1u << report->rank);
+    if (world.flush_waiting == 0)
+        memcpy(world.flushed, world.flush_asked, sizeof(world.flushed));
+}
+
 void scheduler_take_report(void)
 {
     uint32_t count = 0;
@@ -437,19 +501,20 @@ void scheduler_take_report(void)
         return;
     for (uint32_t skip = dice_chance(3000) ? dice_below(count) : 0; skip > 0; skip--)
         at = &(*at)->next;
+    at = first_of(at);
     report = *at;
     *at = report->next;
+    members_take(report->rank, report->fenced);
+    for (uint32_t i = 0; i < report->bad_count; i++)
+        scheduler_drop_bad(&world.rank[report->rank], &report->bad[i]);
     if (world.past_report && world.past_report->store)
         tell_again(world.past_report);
     if (report->load)
         take_load(report);
     else if (report->store)
         take_store(report);
-    if (report->flushed == world.flush_number && report->flushed) {
-        world.flush_waiting &= ~(1u << report->rank);
-        if (world.flush_waiting == 0)
-            memcpy(world.flushed, world.flush_asked, sizeof(world.flushed));
-    }
+    if (report->flushed == world.flush_number && report->flushed)
+        take_flush(report);
     if (!world.past_report || dice_chance(1000))
         world.past_report = report;
 }
@@ -489,6 +554,7 @@ bool scheduler_quiet(void)
 {
     uint64_t until = machine_now() + 60 * SECOND;
 
+    send_all(rank_message(MESSAGE_NO_SCRUB));
     do {
         scheduler_take_all();
         scheduler_erase();

@@ -148,21 +148,32 @@ static void look(void)
     must(memcmp(&before, &after, sizeof(before)) == 0);
 }
 
+/**
+ * The weights change and the identity stays, the server starts anew, and the same is stored in the
+ * same slots: by a disk that keeps what it has. Key, slot and shape of the old records are right.
+ */
+static void keep_old(struct rank *r)
+{
+    scheduler_begin_epoch(false);
+    scheduler_make_durable();
+    if (!scheduler_quiet())
+        return;
+    life_restart();
+    for (uint32_t m = 0; m < world.shape->members; m++)
+        r->disk[m].lose = 200;
+}
+
 static void spoil_disk(void)
 {
     struct rank *r = &world.rank[dice_below(world.ranks)];
     struct disk *d = &r->disk[dice_below(world.shape->members)];
-    struct tutti_directory_stats s;
 
-    tutti_directory_stats(world.directory, &s);
-    if (world.profile == PROFILE_LIES && (world.chains == 1 || s.free < s.slots / 4) &&
-        dice_chance(6000)) {
-        /* The disk keeps what it has while the weights change and the same is stored anew. */
-        for (uint32_t m = 0; m < world.shape->members; m++)
-            r->disk[m].lose = 200;
-        scheduler_reset();
+    if (world.profile == PROFILE_LIES && world.chains == 1 && dice_chance(6000)) {
+        keep_old(r);
     } else if (world.profile == PROFILE_LIES && dice_chance(5000)) {
         d->lose = dice_between(1, 30);
+    } else if (world.profile != PROFILE_CLEAN && dice_chance(5000)) {
+        d->sick = dice_between(5, 300);
     } else if (world.profile != PROFILE_CLEAN) {
         size_t from = dice_below((uint32_t)(d->size / DISK_SECTOR - 16));
 
@@ -174,7 +185,12 @@ static void spoil_disk(void)
 
 static void quiet(void)
 {
-    scheduler_quiet();
+    if (!scheduler_quiet())
+        return;
+    members_check_idle();
+    for (uint32_t i = 0; i < world.ranks; i++)
+        if (dice_chance(3000))
+            scrub_round(&world.rank[i]);
 }
 
 static const struct operation {
@@ -198,6 +214,10 @@ static const struct operation {
     {"toggle", 3, scheduler_toggle},
     {"spoil", 16, spoil_disk},
     {"quiet", 12, quiet},
+    {"watch", 40, members_watch},
+    {"disable", 6, members_disable},
+    {"enable", 30, members_enable},
+    {"scrub", 30, scheduler_scrub},
     {"restart", 18, life_restart},
 };
 
@@ -256,7 +276,7 @@ static void run_seed(uint64_t seed, uint64_t most)
 }
 
 struct sums {
-    uint64_t lives, good, bad, stored, computed;
+    uint64_t lives, good, bad, stored, computed, fences, scrubbed;
 };
 
 static void add(struct sums *s)
@@ -266,6 +286,8 @@ static void add(struct sums *s)
     s->bad += world.loads_bad;
     s->stored += world.stored;
     s->computed += world.computed;
+    s->fences += world.fences;
+    s->scrubbed += world.scrubbed;
 }
 
 static void print(const struct sums *s, uint64_t began)
@@ -273,10 +295,11 @@ static void print(const struct sums *s, uint64_t began)
     double seconds = (double)(machine_real_now() - began) / 1e9;
 
     printf("%llu seeds in %.1f s, %.0f a minute; %llu lives, %llu blocks computed, %llu stored, "
-           "%llu loaded, %llu missed; hash %016llx\n",
+           "%llu loaded, %llu missed, %llu fences, %llu scrubbed; hash %016llx\n",
            (unsigned long long)seeds_done, seconds, (double)seeds_done / seconds * 60,
            (unsigned long long)s->lives, (unsigned long long)s->computed,
            (unsigned long long)s->stored, (unsigned long long)s->good, (unsigned long long)s->bad,
+           (unsigned long long)s->fences, (unsigned long long)s->scrubbed,
            (unsigned long long)hash_of_all);
     fflush(stdout);
 }

@@ -8,6 +8,8 @@
  *     life.c       start, end and crash of all halves
  *     scheduler.c  requests, plans, reports; the directory's only caller
  *     rank.c       one rank's worker: a fiber that carries plans out
+ *     members.c    who fences members, and who brings them back
+ *     scrub.c      slots that are verified beside all this, and what they hold in truth
  *     model.c      what must be where
  */
 #ifndef TUTTI_TESTS_SIM_WORLD_H
@@ -17,6 +19,7 @@
 #include "model.h"
 #include "tutti/directory.h"
 #include "tutti/pool.h"
+#include "tutti/scrub.h"
 #include "tutti/serve.h"
 
 enum {
@@ -92,6 +95,8 @@ enum message_kind {
     MESSAGE_ABANDON,
     MESSAGE_ERASE,
     MESSAGE_FLUSH,
+    MESSAGE_SCRUB,    /* begin to scrub, */
+    MESSAGE_NO_SCRUB, /* or let it be */
     MESSAGE_CLOSE,
 };
 
@@ -111,13 +116,18 @@ struct message {
     uint32_t number;
 };
 
+/** @fenced: members of the rank that are given no commands; @bad: what its scrub has found. */
 struct report {
     struct report *next;
     uint32_t rank;
+    uint32_t fenced;
+    struct tutti_transfer *bad;
+    uint32_t bad_count;
     struct load *load;
     struct store *store;
     uint8_t position[LENGTH];
-    uint32_t flushed; /* number of a flush, else 0 */
+    uint32_t flushed;   /* number of a flush, else 0 */
+    uint32_t unflushed; /* members that it left out */
 };
 
 struct loading {
@@ -138,6 +148,12 @@ struct rank {
     struct disk disk[MOST_MEMBERS];
     struct tutti_pool *pool;
     struct tutti_serve *serve;
+    struct tutti_placement placement;
+    struct tutti_scrub *scrub;
+    uint32_t watched;     /* members that the last look found fenced; the pool knows it */
+    uint32_t ever_fenced; /* in this life */
+    uint32_t bound;       /* errors before a member is fenced; 0: many */
+    bool late;            /* late commands are among them */
     struct fiber *worker;
     struct message *first, **last;
     uint32_t queued;
@@ -166,6 +182,7 @@ struct world {
     bool stuck_allowed;
     uint32_t chains; /* that are asked for: few come back to the same slots */
     uint32_t slots;
+    struct tutti_placement placement; /* the directory's */
     struct rank rank[MOST_RANKS];
     uint32_t ranks;
 
@@ -185,11 +202,13 @@ struct world {
     uint32_t loads, stores;       /* not reported by all ranks */
     uint32_t pins;
     bool disabled;
+    uint32_t fenced[MOST_RANKS]; /* members, as the ranks' reports say */
+    bool switches;               /* some member's was thrown */
     uint32_t flush_number, flush_waiting;
     uint64_t flushed[MOST_SLOTS]; /* generation that a flush made safe */
     uint64_t flush_asked[MOST_SLOTS];
     uint64_t sure[MOST_SLOTS]; /* generation that the next life must find whole */
-    uint64_t lives, loads_good, loads_bad, stored, computed;
+    uint64_t lives, loads_good, loads_bad, stored, computed, fences, scrubbed;
 };
 
 extern struct world world;
@@ -223,12 +242,46 @@ bool rank_moves(const struct rank *rank);
 void rank_send(struct rank *rank, struct message *message);
 struct message *rank_message(enum message_kind kind);
 
+struct report *rank_report(const struct rank *rank);
+
+/* members.c */
+/** Members that the directory leaves out, a bit for each: one that a rank lacks is nobody's. */
+uint32_t members_fenced(void);
+void members_take(uint32_t rank, uint32_t fenced);
+/** All come back to the directory: before its promises are compared. */
+void members_forget(void);
+void members_disable(void);
+void members_enable(void);
+void members_watch(void);
+/** Nothing moves: switches and gates agree. */
+void members_check_idle(void);
+/** Leave no switch behind. */
+void members_end(void);
+
+/* scrub.c */
+/** What a slot of a rank's holds: nothing that counts, something that verifies, or does not. */
+enum truth { TRUTH_NOTHING, TRUTH_WHOLE, TRUTH_BAD };
+enum truth scrub_truth(const struct rank *rank, uint32_t slot, uint64_t *generation);
+void scrub_begin(struct rank *rank);
+void scrub_end(struct rank *rank);
+void scrub_step(struct rank *rank);
+/** All of a rank that nothing moves on, by disks that do nothing wrong meanwhile. */
+void scrub_round(struct rank *rank);
+/** A pool that nobody has open. */
+void scrub_offline(struct rank *rank, const struct tutti_pool_options *options);
+
 /* scheduler.c */
 void scheduler_request(void);
 void scheduler_grow(void);
 void scheduler_abort(void);
 void scheduler_finish(void);
 void scheduler_reset(void);
+/** The engine's cache is void: a new epoch, of another identity or the same. */
+void scheduler_begin_epoch(bool other);
+/** Every rank writes the epoch down. */
+void scheduler_make_durable(void);
+void scheduler_scrub(void);
+void scheduler_drop_bad(const struct rank *rank, const struct tutti_transfer *bad);
 void scheduler_drop(void);
 void scheduler_erase(void);
 void scheduler_flush(void);
