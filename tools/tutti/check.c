@@ -32,6 +32,7 @@ static error_t parse(int key, char *text, struct argp_state *state)
 {
     struct arguments *a = state->input;
 
+    (void)text;
     switch (key) {
     case ARGP_KEY_INIT:
         state->child_inputs[0] = &a->pool;
