@@ -37,7 +37,8 @@ class NoContent(Exception):
     """The weights' content can't be read, and why."""
 
 
-def _stamp(path: Path) -> list[int]:
+def stamp(path: Path) -> list[int]:
+    """What changes when a file does."""
     stat = path.stat()
     return [stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns]
 
@@ -104,25 +105,25 @@ def content_digests(
         if real.parent.name == "blobs" and _BLOB.fullmatch(real.name):
             digests[path.name] = real.name  # the hub's name is the content's SHA-256
             continue
-        stamp = _stamp(real)
+        seen = stamp(real)
         entry = known.get(str(real))
-        if isinstance(entry, dict) and entry.get("stamp") == stamp:
+        if isinstance(entry, dict) and entry.get("stamp") == seen:
             digests[path.name] = str(entry.get("sha256"))
         else:
-            unread.append((path, stamp))
+            unread.append((path, seen))
     if not unread:
         return digests
-    size = sum(stamp[2] for _, stamp in unread)
+    size = sum(seen[2] for _, seen in unread)
     say(f"reading {size / 1e9:.1f} GB of weights once, to know them by content")
     began = time.monotonic()
     with ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1)) as pool:
-        for (path, stamp), digest in zip(
+        for (path, seen), digest in zip(
             unread, pool.map(lambda job: _sha256(job[0]), unread), strict=True
         ):
-            if _stamp(path.resolve()) != stamp:
+            if stamp(path.resolve()) != seen:
                 raise NoContent(f"{path} changed while it was read")
             digests[path.name] = digest
-            known[str(path.resolve())] = {"stamp": stamp, "sha256": digest}
+            known[str(path.resolve())] = {"stamp": seen, "sha256": digest}
     say(f"read them in {time.monotonic() - began:.1f} s")
     _remember(memory, known)
     return digests

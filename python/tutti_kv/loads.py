@@ -125,7 +125,7 @@ class Loads:
         )
         if not sequence.in_step:
             self._brought.update(dict.fromkeys(hashes, time.monotonic()))
-        self._waiting.append(Load(name, items, sequence.in_step))
+        self._waiting.append(Load(name, items, sequence.in_step, sequence.adapter))
         return table[first:]
 
     @staticmethod

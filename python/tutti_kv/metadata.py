@@ -11,6 +11,7 @@ Lists of slots are numpy arrays of the C structs, so they are pickled as bytes.
 """
 
 from dataclasses import dataclass, field
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,6 +30,17 @@ def no_transfers() -> Transfers:
 
 def no_blocks() -> NDArray[np.uint32]:
     return np.zeros(0, np.uint32)
+
+
+class Adapter(NamedTuple):
+    """An adapter that requests run on: vLLM's number of it, and its content (adapters.py)."""
+
+    number: int
+    content: bytes
+
+
+# What a request says of its adapter: vLLM's number of it, its path, whether to load it anew.
+Question = tuple[int, str, bool]
 
 
 @dataclass
@@ -63,6 +75,7 @@ class Load:
     request: str
     items: Transfers
     in_step: bool
+    adapter: Adapter | None = None
 
 
 @dataclass
@@ -77,6 +90,7 @@ class StorePlan:
     items: Transfers
     origins: Origins
     early: bool = False
+    adapter: Adapter | None = None
 
 
 @dataclass
@@ -91,6 +105,9 @@ class Plan(KVConnectorMetadata):  # type: ignore[misc]
     weights: per rank, the number of the last change of its weights that has been dealt
         with: loads and stores go on from there
     off: nothing is stored any more, and what is being stored is cancelled
+    questions: requests for adapters whose content is to be told
+    replaced: per rank, which adapters were replaced, as far as that has been dealt with:
+        stores of requests that run on them go on from there
     """
 
     step: int
@@ -104,6 +121,8 @@ class Plan(KVConnectorMetadata):  # type: ignore[misc]
     acknowledged: dict[int, int] = field(default_factory=dict)
     weights: dict[int, int] = field(default_factory=dict)
     off: bool = False
+    questions: list[Any] = field(default_factory=list)
+    replaced: dict[int, dict[int, int]] = field(default_factory=dict)
 
 
 @dataclass
@@ -118,6 +137,8 @@ class RankReport:
     broken: what is wrong with our own code here, if anything
     fenced: members of this rank that are given no commands, a bit for each
     rung: how often the bell had been rung when this was gathered
+    adapters: answers to the plan's questions: the content, or why it can't be told
+    replaced: number of an adapter -> how often other content took its place
     """
 
     step: int
@@ -130,6 +151,8 @@ class RankReport:
     broken: str | None = None
     fenced: int = 0
     rung: int = 0
+    adapters: dict[Question, bytes | str] = field(default_factory=dict)
+    replaced: dict[int, int] = field(default_factory=dict)
 
 
 @dataclass

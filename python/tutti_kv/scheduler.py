@@ -30,6 +30,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tutti_kv import _tutti, identity, opening, support
+from tutti_kv.adapters import UNKNOWN, Adapters
 from tutti_kv.bell import Ears
 from tutti_kv.config import Config
 from tutti_kv.loads import Loads
@@ -86,6 +87,13 @@ class SchedulerHalf:
         self.stats = TuttiStats(data={})
         self._telling = Telling(self.stats)
         self._quarantine = Quarantine()
+        self._adapters = Adapters(
+            self._ranks,
+            self._requests,
+            support.block_hasher(vllm_config, self._block_tokens),
+            support.why_no_adapters(vllm_config),
+            self._void_local,
+        )
         self._loads = Loads(self._block_tokens, self.stats, config.load_timeout)
         self._stores = Stores(self._ranks, kv_cache_config.num_blocks, MAX_LOST_STORES, self.stats)
         self._acknowledged: dict[int, int] = {}
@@ -170,6 +178,12 @@ class SchedulerHalf:
         if self._block_pool is not None:
             self._block_pool.evict_blocks(set(range(self._block_pool.num_gpu_blocks)))
 
+    def _void_local(self) -> None:
+        """An adapter was replaced: of what was computed with the old one nothing may be taken."""
+        if self._directory is not None:
+            self._stores.give_up(self._directory, "adapter replaced")
+        self._distrust_local()
+
     # ---- lookup -------------------------------------------------------------------
 
     def matched_tokens(self, request: Any, computed: int) -> tuple[int | None, bool]:
@@ -181,12 +195,11 @@ class SchedulerHalf:
         sequence = self._requests.get(request.request_id)
         if sequence is None:
             sequence = Sequence(request)
-            if request.lora_request is not None:
-                # its hash covers the adapter's name and path, not its content
-                sequence.skip = ("lora", "requests with LoRA adapters are not stored")
-            elif getattr(request, "mm_features", None) and not self._caching:
+            if getattr(request, "mm_features", None) and not self._caching:
                 # vLLM then names images by a counter that starts anew with each process
                 sequence.skip = ("images", "images have no content hash with prefix caching off")
+            elif request.lora_request is not None:
+                sequence.skip = UNKNOWN
             self._requests[request.request_id] = sequence
         return sequence
 
@@ -220,6 +233,9 @@ class SchedulerHalf:
 
     def _match(self, request: Any, computed: int) -> tuple[int | None, bool]:
         sequence = self._sequence(request)
+        serves = self._directory is not None and not self._tripped
+        if serves and not self._adapters.settle(sequence, self._step):
+            return None, False
         sequence.asked = computed
         sequence.in_step = False
         first = computed // self._block_tokens
@@ -279,6 +295,7 @@ class SchedulerHalf:
 
     def _allocated(self, request: Any, table: list[int], external: int) -> None:
         sequence = self._sequence(request)
+        sequence.admitted, sequence.asked_in = True, None
         sequence.planned = 0
         sequence.since = 0.0
         sequence.computed = sequence.asked + external
@@ -311,6 +328,7 @@ class SchedulerHalf:
         self._guard(lambda: None, self._watch, output)
         plan.loads = self._loads.take()
         plan.acknowledged, plan.weights = dict(self._acknowledged), dict(self._weights)
+        plan.questions, plan.replaced = self._adapters.take()
         # before this step's own stores
         plan.fence = self._guard(self._stores.all_blocks, self._blocks_overwritten, output)
         self._guard(lambda: None, self._plan_stores, output, plan)
@@ -430,6 +448,7 @@ class SchedulerHalf:
             if news.broken is not None:
                 self._trip(f"rank {rank}: {news.broken}")
             self._guard(lambda: None, self._take_report, rank, news)
+            self._guard(lambda: None, self._adapters.hear, rank, news)
         changes = {rank: news.weights for rank, news in ranks.items()}
         if changes and changes != {rank: self._weights.get(rank, 0) for rank in changes}:
             self._weights.update(changes)

@@ -9,6 +9,7 @@ that says what to change; it is never tried on a user's tokens.
 from typing import Any
 
 from tutti_kv.config import Config
+from tutti_kv.sequence import Hasher
 
 TESTED = ("0.32.",)
 # Speculation without layers of its own: what it proposes leaves no KV behind.
@@ -94,6 +95,30 @@ def why_no_hits(vllm_config: Any) -> str | None:
     if not model.is_prefix_caching_supported:
         return "vLLM does not support prefix caching for this model"
     return None
+
+
+def why_no_adapters(vllm_config: Any) -> str | None:
+    """Why a LoRA adapter's loaded tensors do not tell what a request is computed with, or None."""
+    lora = vllm_config.lora_config
+    if lora is None:
+        return None
+    if vllm_config.parallel_config.enable_expert_parallel:
+        return "with expert parallelism a worker reads only a part of an adapter"
+    if lora.enable_tower_connector_lora:
+        return "with adapters of the image tower, images are remembered by the adapter's name"
+    if lora.enable_mixed_moe_lora_format or lora.enable_moe_shared_loras:
+        return "adapters of experts in other layouts than the model's were not tried"
+    return None
+
+
+def block_hasher(vllm_config: Any, block_tokens: int) -> Hasher:
+    """vLLM's own, as its engine makes it."""
+    from vllm.utils.hashing import get_hash_fn_by_name
+    from vllm.v1.core.kv_cache_utils import get_request_block_hasher
+
+    algorithm = get_hash_fn_by_name(vllm_config.cache_config.prefix_caching_hash_algo)
+    hasher: Hasher = get_request_block_hasher(block_tokens, algorithm)
+    return hasher
 
 
 def choose_mode(config: Config, vllm_config: Any) -> tuple[bool, str]:

@@ -24,6 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tutti_kv import _tutti, salvage, support
+from tutti_kv.adapters import Loaded
 from tutti_kv.bell import Bell
 from tutti_kv.config import Config
 from tutti_kv.members import Opener
@@ -53,8 +54,10 @@ GAUGE_EVERY = 1.0
 MAX_STORING = 16384
 # Lists of bad slots that wait for a report; then nothing more is looked for.
 MAX_UNTOLD = 64
+# A position whose request is computed with another adapter by now.
+_OTHER_ADAPTER = errno.EKEYREJECTED
 # of positions that say nothing about a slot: given up, or on a member that is fenced
-_FAULTLESS = (errno.ECANCELED, errno.ETIMEDOUT, errno.ENODEV)
+_FAULTLESS = (errno.ECANCELED, errno.ETIMEDOUT, errno.ENODEV, _OTHER_ADAPTER)
 # The words of the metrics' labels; any other errno is the disk's.
 _LOAD_REASONS = {
     errno.EBADMSG: "checksum",
@@ -62,6 +65,7 @@ _LOAD_REASONS = {
     errno.ECANCELED: "cancelled",
     errno.ETIMEDOUT: "no end",
     errno.ENOBUFS: "staging",
+    _OTHER_ADAPTER: "adapter replaced",
 }
 _STORE_REASONS = {errno.ECANCELED: "fenced", errno.ENOBUFS: "staging"}
 # The library's counters and our names for them.
@@ -114,6 +118,7 @@ class WorkerHalf:
         self._turn = turn
         self._bell = Bell()
         self._scrubbing: Scrubbing | None = None
+        self._adapters = Loaded()
         self._layers: dict[str, int] = {}
         self._handshake: Handshake | None = None
         self._plan: Plan | None = None
@@ -168,7 +173,9 @@ class WorkerHalf:
         self._pool, self._serve, self._layers = opened.pool, opened.serve, opened.layers
         self._handshake = opened.handshake
         self._handshake.bell = self._bell.path
-        self._weights = Weights(find_worker(self._vllm_config))
+        worker = find_worker(self._vllm_config)
+        self._weights = Weights(worker)
+        self._adapters.follow(worker, self._vllm_config.lora_config)
         info = opened.pool.info()
         self._epoch, self._oldest = info["epoch"], info["oldest_epoch"]
         self._flusher = threading.Thread(target=self._flush, name="tutti-flush", daemon=True)
@@ -279,12 +286,15 @@ class WorkerHalf:
                 raise _tutti.TuttiError(errno.EBUSY, "an earlier read has not ended")
             if self._weights_changed():
                 raise _tutti.TuttiError(errno.ESTALE, "the weights have changed")
+            if not self._adapters.computes_with(load.adapter):
+                raise _tutti.TuttiError(_OTHER_ADAPTER, "its adapter was replaced")
             self._begun.add(load.request)  # now it may: what is raised from here on tells nothing
             session = self._serve.retrieve(load.items, in_step=load.in_step, tag=0)
         except OSError as error:
             self._begun.discard(load.request)
             logger.error("Tutti: a load can't be begun: %s", error.strerror)
-            self._load_failed(load, np.full(len(load.items), errno.ECANCELED, np.uint8))
+            why = _OTHER_ADAPTER if error.errno == _OTHER_ADAPTER else errno.ECANCELED
+            self._load_failed(load, np.full(len(load.items), why, np.uint8))
             self._over(load)
             return
         loading = Loading(load, session, time.monotonic() + self._config.load_timeout)
@@ -361,6 +371,9 @@ class WorkerHalf:
     def _begin_store(self, plan: Plan, store: StorePlan) -> None:
         count = len(store.items)
         why = self._why_no_store(plan)
+        known = plan.replaced.get(self._rank, {})
+        if why is None and self._adapters.spoils(store.adapter, known):
+            why = "adapter replaced"
         if why is None and self._storing + count > MAX_STORING:
             why = "too many under way"
         if why is None:
@@ -453,6 +466,8 @@ class WorkerHalf:
         self._begun.discard(loading.load.request)
         self.stats.add("load_bytes", result.bytes, rank=self._rank)
         self.stats.add("load_slots", result.good, rank=self._rank)
+        if not self._adapters.computes_with(loading.load.adapter):
+            return np.full(len(result.position), _OTHER_ADAPTER, np.uint8)
         return result.position
 
     def _load_failed(self, load: Load, position: NDArray[np.uint8]) -> None:
@@ -526,6 +541,8 @@ class WorkerHalf:
                     weights=self._weights.changes if self._weights is not None else 0,
                     fenced=self._serve.fenced() if self._serve is not None else 0,
                     rung=rung,
+                    adapters=self._adapters.answer(plan.questions),
+                    replaced=dict(self._adapters.replaced),
                 )
             }
         )

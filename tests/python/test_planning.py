@@ -148,8 +148,11 @@ class Bench:
         monkeypatch.setattr(_tutti, "disabled", lambda home: self.switch)
         self.switch: str | None = None
         config = Thing(
-            parallel_config=Thing(tensor_parallel_size=1, data_parallel_index=0),
-            cache_config=Thing(enable_prefix_caching=True),
+            parallel_config=Thing(
+                tensor_parallel_size=1, data_parallel_index=0, enable_expert_parallel=False
+            ),
+            cache_config=Thing(enable_prefix_caching=True, prefix_caching_hash_algo="sha256"),
+            lora_config=None,
             kv_transfer_config=Thing(kv_load_failure_policy="recompute"),
             max_concurrent_batches=1,
             device_config=Thing(device_type="cpu"),

@@ -48,7 +48,7 @@ def ask_cold(engine: Engine, tokens: Tokens, extra: dict[str, Any]) -> Answer:
 def ask_warm(engine: Engine, tokens: Tokens, have: int, extra: dict[str, Any]) -> Answer:
     """The answer where vLLM's own prefix cache brings `have` tokens."""
     engine.drop_local()
-    engine.ask(tokens[:have] + [999] * 2, n=1)
+    engine.ask(tokens[:have] + [999] * 2, **{**extra, "n": 1})
     answer = engine.ask(tokens, **extra)
     assert answer.cached == have, "vLLM's own prefix cache did not hit as long"
     return answer

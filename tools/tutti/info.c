@@ -235,7 +235,7 @@ int command_info(int argc, char **argv)
     for (uint32_t r = 0; r == 0 || r < info.superblock.ranks; r++) {
         rank = rank_json(&a, r, &info, &err);
         if (!rank) {
-            name_fenced(a.pool, r, &err);
+            name_fenced(a.pool.home, r, &err);
             json_decref(ranks);
             return cannot(&a.common, &err);
         }
