@@ -35,8 +35,8 @@ logger = logging.getLogger("vllm.tutti_kv")
 _FILES = ("config.json", "model.safetensors", "model.bin", "model.pt")
 _MODEL = {"id", "rank", "modules_to_save", "loras", "is_3d_lora_weight"}
 _LAYER = {"module_name", "rank", "lora_alpha", "lora_a", "lora_b", "scaling"}
-# Folders whose content is remembered; more are read again.
-MAX_FOLDERS = 4096
+# Folders whose content is remembered, and names; beyond that all is learnt anew.
+MAX_KNOWN = 4096
 # Why a request with an adapter is left alone: labels of a metric, and a sentence.
 UNKNOWN = ("lora", "its adapter is not known yet")
 REPLACED = ("replaced", "its adapter was replaced while it ran")
@@ -79,13 +79,19 @@ def digest(model: Any, settings: str) -> bytes:
 
 def _folder(path: str) -> Path | None:
     """The folder that vLLM reads this adapter from; None where it would ask a hub."""
-    folder = Path(path).expanduser()
+    folder = Path(os.path.expanduser(path))
     return folder.absolute() if folder.is_dir() else None
 
 
+def _stamp(file: Path) -> list[int] | None:
+    try:
+        return identity.stamp(file)
+    except OSError:
+        return None
+
+
 def _stamps(folder: Path) -> list[list[int] | None]:
-    files = [folder / f"adapter_{name}" for name in _FILES]
-    return [identity.stamp(file) if file.is_file() else None for file in files]
+    return [_stamp(folder / f"adapter_{name}") for name in _FILES]
 
 
 def _old(stamps: list[list[int] | None], when: float) -> bool:
@@ -109,7 +115,7 @@ class Loaded:
 
     def follow(self, worker: Any, lora_config: Any) -> None:
         """See from now on whatever vLLM's worker loads."""
-        manager = getattr(getattr(worker, "model_runner", None), "lora_manager", None)
+        manager: Any = getattr(getattr(worker, "model_runner", None), "lora_manager", None)
         if hasattr(manager, "_load_adapter") and hasattr(manager, "_adapter_manager"):
             self._settings = lora_config.compute_hash()
             self._manager, self._read = manager, manager._load_adapter
@@ -135,11 +141,11 @@ class Loaded:
             return model, known[1]
         try:
             content = digest(model, self._settings)
-        except UnknownParts as error:
-            logger.warning("Tutti: adapter %s: %s", lora.lora_path, error)
+        except Exception as error:  # vLLM may serve it, whatever it is
+            logger.warning("Tutti: adapter %s is not known by content: %s", lora.lora_path, error)
             return model, None
         if same and _old(before, began):
-            if len(self._folders) >= MAX_FOLDERS:
+            if len(self._folders) >= MAX_KNOWN:
                 self._folders.clear()
             self._folders[folder] = before, content
         return model, content
@@ -250,6 +256,11 @@ class Adapters:
             self._questions[question(lora)] = lora
             return False
         called = lora.lora_name, lora.lora_path
+        if called not in self._called and len(self._called) >= MAX_KNOWN:
+            self._set_apart(lambda other: True, sequence)
+            self._called.clear()
+            self._answers.clear()
+            return False
         if self._called.setdefault(called, content) != content:
             self._called[called] = content
             self._set_apart(lambda other: (other.lora_name, other.lora_path) == called, sequence)

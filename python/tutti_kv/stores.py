@@ -80,9 +80,7 @@ class Stores:
             sequence, items, index, set(range(self._ranks)), np.ones(len(items), np.uint8)
         )
         self._readers[items["block"]] += 1
-        self._waiting.append(
-            StorePlan(self._number, items, origins, early, sequence.adapter)
-        )
+        self._waiting.append(StorePlan(self._number, items, origins, early, sequence.adapter))
         self._changed()
         return len(items)
 

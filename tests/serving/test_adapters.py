@@ -234,7 +234,9 @@ def test_under_a_running_request(back: bool, life: Life, right: Right, tmp_path:
     path = make_adapter(tmp_path / "adapter", 1)
     meanwhile, text, after = life.run(under_way, tokens, path, number, back)
     seed = 1 if back else 2
-    assert after.cached <= 32 * 6, "of the new adapter there is the prompt; of the old the block behind it"
+    assert after.cached <= 32 * 6, (
+        "of the new adapter there is the prompt; of the old the block behind it"
+    )
     right(tokens + [7] * 40, meanwhile, seed)
     right(text, after, seed)
     pool = life.run(lambda engine: ask(engine, text, lora("one", number, path)))
@@ -254,7 +256,7 @@ def test_control_nobody_notices(lives: Lives, right: Right, tmp_path: Path) -> N
 
     with lives(**OPTIONS) as life:
         _, text, after = life.run(scenario)
-    with pytest.raises(AssertionError, match="differ|=="):
+    with pytest.raises(AssertionError, match=r"differ|=="):
         right(text, after, 1)
 
 
@@ -295,7 +297,7 @@ def test_between_lookup_and_load(mode: str, lives: Lives, right: Right, tmp_path
     assert figures.get("verify_failures", 0) == 0
     right(tokens, answer, 2)
     assert wrong.external == 192
-    with pytest.raises(AssertionError, match="differ|=="):
+    with pytest.raises(AssertionError, match=r"differ|=="):
         right(tokens, wrong, 2)
 
 

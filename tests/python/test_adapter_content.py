@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Adapters by content: what a worker says of a folder, and what the scheduler's half makes of it."""
+"""Adapters by content: what a worker says of a folder, what the scheduler makes of it."""
 
 import hashlib
 from collections.abc import Callable
@@ -158,6 +158,7 @@ def test_unknown_parts_are_refused(loaded: Loaded, manager: Manager, tmp_path: P
             adapters.digest(model, "")
     loaded._read = lambda lora: Thing(id=1)
     request = lora(write(tmp_path / "a", 1))
+    assert loaded._load(request).id == 1, "vLLM loads it all the same"
     assert says(loaded, request) == "its adapter has parts that are not known by content"
 
 
@@ -262,10 +263,8 @@ def test_not_in_a_folder(loaded: Loaded, tmp_path: Path) -> None:
     assert "is not found" in str(says(Loaded(), lora(tmp_path)))
 
 
-def test_memory_is_bounded(
-    loaded: Loaded, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(adapters, "MAX_FOLDERS", 2)
+def test_memory_is_bounded(loaded: Loaded, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(adapters, "MAX_KNOWN", 2)
     for i in range(5):
         says(loaded, lora(write(tmp_path / str(i), i)))
     assert len(loaded._folders) <= 2
@@ -299,6 +298,8 @@ def test_settings_that_are_refused(what: str | None, words: str | None) -> None:
 class Asked(Request):
     """A request with an adapter, hashed as vLLM does: by name and path."""
 
+    tokens: list[int]
+
     def __init__(self, name: str, tokens: list[int], adapter: Any, **fields: Any) -> None:
         super().__init__(name, tokens, cache_salt=None, **fields)
         self.lora_request = adapter
@@ -320,9 +321,7 @@ def hasher(request: Any) -> list[bytes]:
     salt = getattr(request, "cache_salt", None)
     have = len(request.block_hashes)
     return [
-        hashlib.sha256(
-            repr((called, salt, request.tokens[: BLOCK * (i + 1)])).encode()
-        ).digest()
+        hashlib.sha256(repr((called, salt, request.tokens[: BLOCK * (i + 1)])).encode()).digest()
         for i in range(have, len(request.tokens) // BLOCK)
     ]
 
@@ -491,6 +490,15 @@ def test_a_preempted_request_is_asked_about_again(desk: Desk) -> None:
     request.num_computed_tokens = 0
     assert desk.half.matched_tokens(request, 0) == (None, False)
     assert desk.lookup(request) == (8, True)
+
+
+def test_names_are_bounded(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What vLLM holds under forgotten names is forgotten too."""
+    monkeypatch.setattr(adapters, "MAX_KNOWN", 2)
+    for i in range(5):
+        assert desk.lookup(Asked(f"r{i}", TOKENS, lora(f"/{i}"))) == (0, False)
+        assert len(desk.half._adapters._called) <= 2
+    assert desk.voided == 2
 
 
 def test_ranks_that_disagree(monkeypatch: pytest.MonkeyPatch) -> None:
