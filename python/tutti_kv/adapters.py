@@ -94,9 +94,13 @@ def _stamps(folder: Path) -> list[list[int] | None]:
     return [_stamp(folder / f"adapter_{name}") for name in _FILES]
 
 
-def _old(stamps: list[list[int] | None], when: float) -> bool:
-    """Whether a file that is written from this moment on can't have these stamps."""
-    return all(s is None or s[-1] / 1e9 < when - identity.CLOCK_SLACK for s in stamps)
+def _untouched(folder: Path, since: float) -> bool:
+    """Whether files, links and folder are as they were, so that their stamps tell them apart."""
+    files = [folder / f"adapter_{name}" for name in _FILES]
+    try:
+        return identity.changed_since((file for file in files if file.exists()), since) is None
+    except OSError:
+        return False
 
 
 class Loaded:
@@ -136,15 +140,16 @@ class Loaded:
         model = self._read(lora)
         if folder is None:
             return model, None
-        same = _stamps(folder) == before
-        if same and (known := self._folders.get(folder)) is not None and known[0] == before:
+        untouched = _untouched(folder, began)
+        known = self._folders.get(folder)
+        if untouched and known is not None and known[0] == before:
             return model, known[1]
         try:
             content = digest(model, self._settings)
         except Exception as error:  # vLLM may serve it, whatever it is
             logger.warning("Tutti: adapter %s is not known by content: %s", lora.lora_path, error)
             return model, None
-        if same and _old(before, began):
+        if untouched:
             if len(self._folders) >= MAX_KNOWN:
                 self._folders.clear()
             self._folders[folder] = before, content
