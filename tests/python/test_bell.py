@@ -35,7 +35,12 @@ def test_heard_in_another_process() -> None:
 
 def test_no_ring_is_lost_between_threads() -> None:
     bell = Bell()
-    threads = [Thread(target=lambda: [bell.ring() for _ in range(1000)]) for _ in range(4)]
+
+    def ring() -> None:
+        for _ in range(1000):
+            bell.ring()
+
+    threads = [Thread(target=ring) for _ in range(4)]
     for thread in threads:
         thread.start()
     for thread in threads:

@@ -48,8 +48,12 @@ class Double:
 
 
 class Bench:
+    """A scrub over the double; nothing is idle yet."""
+
+    library: Any
+
     def __init__(self) -> None:
-        self.library: Any = Double()
+        self.library = Double()
         self.turn = threading.Lock()
         self.bell = Bell()
         self.idle = False

@@ -235,7 +235,7 @@ static void make_unreadable(const struct rig *r, uint32_t member)
  * What can't be read changes nothing: a member that serves goes on (the home's device fails, and
  * not its own), one that is fenced stays so; at the start the safe answer counts.
  */
-static void a_switch_that_cannot_be_read(void **state)
+static void an_unreadable_switch_changes_nothing(void **state)
 {
     struct tutti_error err = {0};
     char reason[256];
@@ -325,7 +325,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(off_from_the_start),
         cmocka_unit_test(fenced_and_off),
         cmocka_unit_test(no_member_no_epoch),
-        cmocka_unit_test(a_switch_that_cannot_be_read),
+        cmocka_unit_test(an_unreadable_switch_changes_nothing),
         cmocka_unit_test(watched_beside_everything),
     };
 
