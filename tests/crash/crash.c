@@ -8,9 +8,9 @@
  * A workload with more prefixes than the pool holds formats, stores, evicts,
  * drops, erases, resets and restarts on two members while every write is
  * recorded; slots rot and are scrubbed away, while it is served and while it is
- * not; a member is fenced, the other goes on, and it comes back. Then crash images are made (recorder.h): prefixes of the record in
- * turn with subsets of what was not flushed. Each is opened and checked; every
- * prefix that the directory offers is loaded and compared, and the checker must
+ * not; a member is fenced, the other goes on, and it comes back. Then crash images are made
+ * (recorder.h): prefixes of the record in turn with subsets of what was not flushed. Each is opened
+ * and checked; every prefix that the directory offers is loaded and compared, and the checker must
  * have found what the loads refuse; what fails is dropped as a server would,
  * something is stored, and a second life must find it. Arguments: images, seed.
  *
@@ -123,8 +123,8 @@ static uint64_t came_back(struct rig *r)
             tutti_directory_unpin(r->directory, match.slot, match.generation);
         for (uint32_t i = 0; i < n; i++)
             for (uint32_t k = 0; k < erased_count; k++)
-                found += items[i].slot == erased[k].slot &&
-                         items[i].generation == erased[k].generation;
+                found +=
+                    items[i].slot == erased[k].slot && items[i].generation == erased[k].generation;
     }
     return found;
 }
@@ -515,17 +515,16 @@ static void no_image_serves_a_wrong_byte(void **state)
     make_folder(&image, "image");
     copy_secret(&work, &image);
     run_images(&image, images, false, &o);
-    print_message("%u images of %zu entries: %llu opened, %llu not yet made; %llu slots served, "
-                  "%llu refused, %llu wrong; %llu not as the checker says; %llu promises, %llu "
-                  "broken; second lives: %llu slots, %llu forgotten, %llu back; %llu slots were "
-                  "scrubbed away, a member was fenced %llu times\n",
-                  images, entries, (unsigned long long)o.opened, (unsigned long long)o.unmade,
-                  (unsigned long long)o.hits, (unsigned long long)o.refused,
-                  (unsigned long long)o.wrong, (unsigned long long)o.unseen,
-                  (unsigned long long)o.promised, (unsigned long long)o.broken,
-                  (unsigned long long)o.second, (unsigned long long)o.forgotten,
-                  (unsigned long long)o.returned, (unsigned long long)scrubbed,
-                  (unsigned long long)fences);
+    print_message(
+        "%u images of %zu entries: %llu opened, %llu not yet made; %llu slots served, "
+        "%llu refused, %llu wrong; %llu not as the checker says; %llu promises, %llu "
+        "broken; second lives: %llu slots, %llu forgotten, %llu back; %llu slots were "
+        "scrubbed away, a member was fenced %llu times\n",
+        images, entries, (unsigned long long)o.opened, (unsigned long long)o.unmade,
+        (unsigned long long)o.hits, (unsigned long long)o.refused, (unsigned long long)o.wrong,
+        (unsigned long long)o.unseen, (unsigned long long)o.promised, (unsigned long long)o.broken,
+        (unsigned long long)o.second, (unsigned long long)o.forgotten,
+        (unsigned long long)o.returned, (unsigned long long)scrubbed, (unsigned long long)fences);
     image.unverified = true;
     run_images(&image, CONTROLS * 2, false, &unverified);
     image.unverified = false;

@@ -1,21 +1,28 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * blocks.pml: one of the engine's KV blocks, under loads and stores. It is not written by
- * anybody while a store may read it, and not given on while a load may land in it.
+ * anybody while a store may read it, and nobody uses it while a load may land in it.
  *
  *   scheduler  vLLM's scheduler: gives the block to one request after the other, and has
- *              it back at a finish, abort or preemption at any instant; with the plans of
- *              python/tutti_kv/scheduler.py and the counts of readers of stores.py
+ *              it back at a finish, abort or preemption at any instant; discards what was
+ *              computed over a block that is reported as failed; with the plans of
+ *              python/tutti_kv/scheduler.py, the counts of readers of stores.py, and
+ *              quarantine.py, which sets the block aside and moves requests off it
  *   worker     python/tutti_kv/worker.py: prepare() (early stores, then the fence), bind()
- *              (loads), the computation, step_ended() (late stores), poll_loads()
+ *              (loads), the computation, step_ended() (late stores), poll_loads(), _hold();
+ *              salvage.py, which has from it what is held
  *   device     the engine's threads (src/engine): a store reads the block twice, for the
  *              disk and for the checksum, and writes its record if it was not cancelled
  *              (src/serve/session.c, store.c); a load lands once
  *
  * REQUESTS requests, the block's bytes are the request's number. Two plans are under way at
  * a time. A request computes the block, loads it in step, or loads it ahead; what it holds
- * is stored late (with the step) or early (after its finish). A fence may time out.
- * Left out: other blocks, loads that fail (failure.pml). Searched whole: 246,025 states, 1 s.
+ * is stored late (with the step) or early (after its finish). A fence may time out. So may a
+ * load: then it is reported as failed and held until its read is seen to end, whenever that
+ * is; what it brings is junk by then. Until the failure is acknowledged the block may have
+ * been given on already: nothing of that counts.
+ * Left out: other blocks, loads that fail in other ways (failure.pml). Searched whole: 215,703
+ * states, 1 s; with a third request 3,092,599.
  *
  * Asserted: the names in the list below; a wait without an end is found as well. A mutation
  * leaves out what its name says:
@@ -28,9 +35,14 @@
  *   FREED_UNDER_LOAD       an abort gives the block on while it is loaded ahead
  *   TIMEOUT_ENDS_LOAD      a load that takes too long is reported as over
  *   RUNS_BEFORE_LOADED     a request is scheduled before its load ahead has ended
+ *   HELD_IS_GIVEN_ON       a block that is held is given to the next request
+ *   HELD_IS_COMPUTED       the request whose load failed computes in the same block
+ *   HELD_IS_FORGOTTEN      whoever takes over from the worker's half reports nothing held
+ *   HELD_IS_STORED         the worker stores although a failure is not acknowledged
+ *   FINISH_IS_STORED       a store that waits when a failure becomes known is not given up
  */
 #ifndef REQUESTS
-#define REQUESTS 3
+#define REQUESTS 2
 #endif
 
 hidden byte written_under_store, landed_late, recorded_wrong, attended_early;
@@ -41,6 +53,8 @@ hidden byte written_under_store, landed_late, recorded_wrong, attended_early;
 #define LOADS_IN_STEP 2
 #define LOADS_AHEAD 3
 
+#define JUNK 255
+
 /* vLLM's: whose the block is, and how it is filled. */
 byte owner, kind, requests;
 bit filled;  /* a step that fills it was sent, or the load ahead is over */
@@ -48,10 +62,16 @@ bit aborted; /* while it was loaded ahead */
 bit stored;  /* a store of it was planned */
 byte readers;
 byte early; /* a store that waits for the next plan: its request, 0 none */
+bit aside;  /* quarantine.py: nobody gets it */
+bit spoilt; /* its request was told that its load failed */
+byte acknowledged;
 
-/* how the block is filled now, by whom; attended to by whom; fenced; early, late store */
-chan plan = [2] of { byte, byte, byte, bit, byte, byte };
-chan report = [2] of { byte, bit }; /* stores that ended, load ahead over */
+/* how the block is filled now, by whom; attended to by whom; fenced; early, late store;
+ * failures acknowledged */
+chan plan = [2] of { byte, byte, byte, bit, byte, byte, byte };
+/* stores that ended; whose load ahead is over; failures so far; block held; who attended to other
+ * bytes */
+chan report = [2] of { byte, byte, byte, bit, byte };
 
 /* The worker's. */
 byte holder;  /* only the checker knows: request that the last plan gave the block to */
@@ -61,12 +81,14 @@ byte read_disk, read_sum; /* what the store's two reads saw */
 bit cancelled, stuck, recording;
 byte loading; /* request whose load is under way */
 bit load_ahead;
-byte news_stored;
-bit news_loaded;
+bit held;     /* nobody waits for it any more */
+byte failures;
+byte known;   /* failures that the last plan acknowledged */
+byte news_stored, news_loaded, news_wrong;
 
 inline release()
 {
-    owner = 0; kind = NONE; filled = 0; aborted = 0; stored = 0
+    owner = 0; kind = NONE; filled = 0; aborted = 0; stored = 0; spoilt = 0
 }
 
 #ifdef READERS_FORGOTTEN
@@ -86,15 +108,45 @@ inline release()
 #ifdef RUNS_BEFORE_LOADED
 #define RUNNABLE owner
 #else
-#define RUNNABLE (owner && filled)
+#define RUNNABLE (owner && filled && !aside)
 #endif
 
 /* A plan. Its early store was counted as a reader when the request finished. */
 inline send(how, who, attends, late)
 {
-    plan ! how, who, attends, (how -> FENCED(how) : 0), early, late;
+    plan ! how, who, attends, (how -> FENCED(how) : 0), early, late, acknowledged;
     early = 0;
     readers = readers + (late -> COUNTED : 0)
+}
+
+#ifdef HELD_IS_GIVEN_ON
+#define FREE (!owner)
+#else
+#define FREE (!owner && !aside)
+#endif
+
+inline give_up()
+{
+    readers = readers - (early -> COUNTED : 0);
+    early = 0
+}
+
+/* A load failed, whoever has the block now: nothing that was computed over it counts, and while
+ * it is held, nobody stays on it. */
+inline fail()
+{
+#ifndef FINISH_IS_STORED
+    give_up();
+#endif
+#ifdef HELD_IS_COMPUTED
+    spoilt = (owner && !aborted);
+    filled = spoilt
+#else
+    if
+    :: owner && (filled || loaded == owner) -> release()
+    :: else /* nobody's, or of one whose own load ahead is under way: that ends as well */
+    fi
+#endif
 }
 
 inline give(how)
@@ -107,13 +159,12 @@ inline give(how)
 
 active proctype scheduler()
 {
-    byte count, how;
-    bit loaded;
+    byte count, how, loaded, failed, wrong;
 
 end:
     do
     :: atomic { /* the block is given to a request, whose first plan fills it */
-           !owner && requests < REQUESTS && nfull(plan) ->
+           FREE && requests < REQUESTS && nfull(plan) ->
            if
            :: how = COMPUTES
            :: how = LOADS_IN_STEP
@@ -128,11 +179,18 @@ end:
            how = 0
        }
     :: atomic { /* a later step of the request, perhaps with a store */
-           RUNNABLE && !aborted && !stored && nfull(plan) -> stored = 1;
+           RUNNABLE && !aborted && !stored && !spoilt && nfull(plan) -> stored = 1;
            send(NONE, 0, owner, owner)
        }
+#ifdef HELD_IS_COMPUTED
+    :: atomic { spoilt && nfull(plan) -> spoilt = 0; stored = 1; send(COMPUTES, owner, owner, 0) }
+#endif
     :: atomic { nfull(plan) && early -> send(NONE, 0, 0, 0) }
-    :: atomic { nfull(plan) && !early && (news_stored || news_loaded) -> send(NONE, 0, 0, 0) }
+    :: atomic {
+           nfull(plan) && !early &&
+           (news_stored || news_loaded || failures > acknowledged || (aside && !held)) ->
+           send(NONE, 0, 0, 0)
+       }
     :: atomic { /* finished, aborted or preempted */
            owner && !aborted ->
 #ifndef FREED_UNDER_LOAD
@@ -150,17 +208,22 @@ end:
 #endif
        }
     :: atomic { /* the reports of a step */
-           report ? count, loaded ->
+           report ? count, loaded, failed, aside, wrong ->
            readers = readers - (COUNTED -> count : 0);
+           CHECK(attended_early, !wrong || wrong != owner || failed > acknowledged || spoilt);
            if
-           :: loaded && owner && kind == LOADS_AHEAD ->
+           :: failed > acknowledged -> acknowledged = failed; fail()
+           :: else ->
                if
-               :: aborted -> release()
-               :: else -> filled = 1
+               :: loaded && loaded == owner ->
+                   if
+                   :: aborted -> release()
+                   :: else -> filled = 1
+                   fi
+               :: else
                fi
-           :: else
            fi;
-           count = 0; loaded = 0
+           count = 0; loaded = 0; failed = 0; wrong = 0
        }
     od
 }
@@ -172,33 +235,49 @@ inline write(who)
     block = who
 }
 
-/* A store is dropped while one is stuck, and answered all the same. */
+#ifdef HELD_IS_STORED
+#define MAY_STORE true
+#else
+#define MAY_STORE (failures <= known)
+#endif
+
+/* A store is dropped while one is stuck or a failure is not acknowledged, and answered all the
+ * same. */
 inline begin_store(who)
 {
     if
     :: !who
-    :: who && (storing || stuck) -> news_stored++
-    :: who && !storing && !stuck -> storing = who
+    :: who && (storing || stuck || !MAY_STORE) -> news_stored++
+    :: who && !storing && !stuck && MAY_STORE -> storing = who
     fi
 }
 
+#ifdef HELD_IS_FORGOTTEN
+#define REPORTED 0
+#else
+#define REPORTED held
+#endif
+
 active proctype worker()
 {
-    byte how, who, attends, early_store, late_store;
+    byte how, who, attends, early_store, late_store, moved_off;
     bit fence;
 
 end:
     do
     :: atomic {
            nempty(plan) && nfull(report) ->
-           plan ? how, who, attends, fence, early_store, late_store;
-           report ! news_stored, news_loaded;
-           news_stored = 0;
-           news_loaded = 0;
+           moved_off = known;
+           plan ? how, who, attends, fence, early_store, late_store, known;
+           moved_off = known > moved_off; /* by the plan that acknowledges it */
+           report ! news_stored, news_loaded, failures, REPORTED, news_wrong;
+           news_stored = 0; news_loaded = 0; news_wrong = 0;
+           held = held && loading;
 #ifndef FENCE_BEFORE_EARLY
            begin_store(early_store);
 #endif
-           holder = (how -> who : holder);
+           holder = (how -> who : (moved_off -> 0 : holder));
+           moved_off = 0;
            if
            :: fence && storing -> cancelled = 1
            :: else
@@ -219,19 +298,26 @@ end:
            begin_store(early_store);
 #endif
            if
-           :: how == LOADS_IN_STEP || how == LOADS_AHEAD ->
+           :: (how == LOADS_IN_STEP || how == LOADS_AHEAD) && !held ->
                loading = who;
                load_ahead = how == LOADS_AHEAD
+           :: (how == LOADS_IN_STEP || how == LOADS_AHEAD) && held ->
+               failures++; /* not begun while another read has not ended */
+               news_loaded = (how == LOADS_AHEAD -> who : news_loaded)
            :: else
            fi
        }
-       if /* the step: its load has ended, or it computes */
-       :: how == LOADS_IN_STEP -> !loading
+       if /* the step: its load has ended or takes too long, or it computes */
+       :: how == LOADS_IN_STEP && !held ->
+           if
+           :: !loading
+           :: atomic { loading -> held = 1; failures++ }
+           fi
        :: how == COMPUTES -> write(who)
        :: else
        fi;
        atomic {
-           CHECK(attended_early, !attends || block == attends);
+           news_wrong = (attends && block != attends -> attends : 0);
            begin_store(late_store);
            how = 0; who = 0; attends = 0; early_store = 0; late_store = 0; fence = 0
        }
@@ -265,13 +351,21 @@ end:
        }
     :: atomic {
            loading ->
-           CHECK(landed_late, holder == loading);
-           write(loading);
-           news_loaded = news_loaded || load_ahead;
+           CHECK(landed_late, holder == loading || !holder || failures > known);
+           if
+           :: held -> write(JUNK)
+           :: else -> write(loading); news_loaded = (load_ahead -> loading : news_loaded)
+           fi;
            loading = 0; load_ahead = 0
        }
+    :: atomic { /* poll_loads(): nobody waits for it any longer */
+           loading && load_ahead && !held && !news_loaded ->
+           held = 1;
+           failures++;
+           news_loaded = loading
+       }
 #ifdef TIMEOUT_ENDS_LOAD
-    :: atomic { loading && load_ahead && !news_loaded -> news_loaded = 1 }
+    :: atomic { loading && load_ahead && !news_loaded -> news_loaded = loading }
 #endif
     od
 }

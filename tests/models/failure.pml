@@ -1,21 +1,24 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * failure.pml: loads in step that fail, with two steps under way. What was computed over a
- * block whose load failed is never stored, and no answer is taken from it.
+ * failure.pml: loads in step that fail or do not end, with two steps under way. What was
+ * computed over a block whose load failed is never stored, and no answer is taken from it.
  *
  *   scheduler  vLLM's scheduler (of the requests that hold a failed block it truncates the
  *              first; what a truncated request had under way is discarded; a block is in
  *              its prefix cache from when it is given out) with python/tutti_kv/scheduler.py
  *              (acknowledgement, finished(), early stores) and loads.py (unproven(), spoilt())
+ *              and quarantine.py (requests leave blocks that are held)
  *   worker     python/tutti_kv/worker.py: a step at a time, as prepare(), bind(), the
  *              computation and step_ended() do; failures are counted, stores compared with
- *              the plan's acknowledgement
+ *              the plan's acknowledgement; a load that does not end has failed, and is held;
+ *              salvage.py: from any instant on all loads fail and nothing is stored
+ *   disk       a read that is held lands at some time, and brings what nobody verifies
  *
  * Two requests of two blocks: the first is loaded or computed, the second computed over it.
  * Request 1 has a first block of its own or shares that of request 0. A store is an instant:
- * that blocks stay as they are under it is shown in blocks.pml. A rank that stores beside one
- * that failed is left out: no key is visible that one rank did not write (slot.pml). Searched
- * whole: 235,052 states, 1 s.
+ * that blocks stay as they are under it is shown in blocks.pml, and that a held block is not
+ * given to others. A rank that stores beside one that failed is left out: no key is visible
+ * that one rank did not write (slot.pml). Searched whole: 2,292,952 states, 15 s.
  *
  * Asserted: the names in the list below. A mutation leaves out what its name says:
  *   STORES_UNACKNOWLEDGED     the worker stores whatever failed
@@ -25,6 +28,9 @@
  *       that wait when a failure becomes known are not given up: either rule alone is enough
  *   SPOILT_STAYS_CACHED       failed blocks stay in the prefix cache
  *   SHARER_DOES_NOT_WAIT      a local hit on a block whose load may fail is taken
+ *   STAYS_ON_HELD             a request computes again in the block that is held
+ *   HELD_IS_NO_FAILURE        a load that does not end is held, and not reported as failed
+ *   SALVAGE_OWES_NOTHING      who takes over reports no loads as failed
  */
 hidden byte stored_bad, wrong_answer;
 #define CHECK(name, holding) assert((holding) || name)
@@ -33,19 +39,23 @@ hidden byte stored_bad, wrong_answer;
 #define GOOD 1
 #define BAD 2
 
-/* Blocks: 0 and 1 of request 0, 2 and 3 of request 1. A set is a byte with a bit for each. */
+/* Blocks: 0 and 1 of request 0, 2 and 3 of request 1; 4 and 5 instead of 0 and 2, where those are
+ * held. A set is a byte with a bit for each. */
 #define IN(set, b) (((set) >> (b)) & 1)
 #define SET(b) (1 << (b))
-#define HEAD(r) (r && shares -> 0 : 2 * r)
+#define OWN(r) (moved[r] -> 4 + r : 2 * r)
+#define HEAD(r) (r && shares -> OWN(0) : OWN(r))
 #define TAIL(r) (2 * r + 1)
 
-byte content[4];
+byte content[6];
+byte pending; /* blocks that a held read may still write to */
 
 /* The scheduler's. */
-bit admitted[2], gone[2], loading[2];
+bit admitted[2], gone[2], loading[2], moved[2];
+bit tripped;     /* nothing is stored any more */
 byte have[2];    /* blocks that are computed, or will be by the steps sent */
 byte stale[2];   /* outputs to discard */
-byte to_store = 15; /* blocks of which no store is planned */
+byte to_store = 63; /* blocks of which no store is planned */
 bit shares;      /* request 1 holds request 0's first block */
 bit cached;      /* that block is in the prefix cache */
 byte early;      /* stores that wait for the next plan */
@@ -54,12 +64,13 @@ byte sent;       /* plans whose output was not taken */
 
 /* loads, computations, early and late stores: sets of blocks; acknowledged */
 chan plan = [2] of { byte, byte, byte, byte, byte };
-/* failures so far, blocks that failed, blocks not stored, loads ended, requests that computed
- * over what was bad */
-chan output = [2] of { byte, byte, byte, byte, byte };
+/* failures so far, blocks that failed, those of them that are held, blocks not stored, loads ended,
+ * requests that computed over what was bad, salvaged */
+chan output = [2] of { byte, byte, byte, byte, byte, byte, bit };
 
 /* The worker's. */
 byte failure;
+bit broken; /* salvage.py has taken over */
 #if defined(ANY_PLAN_ACKNOWLEDGES) || defined(FAILURE_IS_A_FLAG)
 byte known;
 bit flag;
@@ -101,15 +112,15 @@ inline schedule(r)
     :: true
     fi;
     if /* what is computed by the end of the step may be stored with it */
-    :: admitted[r] && !gone[r] && have[r] -> late = late | (STORABLE(r) & to_store)
+    :: admitted[r] && !gone[r] && have[r] && !tripped -> late = late | (STORABLE(r) & to_store)
     :: true
     fi
 }
 
 #ifdef FINISH_IGNORES_FAILURE
-#define MAY_STORE(r) true
+#define MAY_STORE(r) (!tripped)
 #else
-#define MAY_STORE(r) !loading[r]
+#define MAY_STORE(r) (!loading[r] && !tripped)
 #endif
 
 /* Finished or aborted: what is computed and not planned goes early. */
@@ -130,9 +141,23 @@ inline truncate(r)
     stale[r] = sent
 }
 
+/* quarantine.py: preempted, and it comes back on other blocks. */
+#ifdef STAYS_ON_HELD
+#define LEAVES(r) false
+#else
+#define LEAVES(r) (IN(held, HEAD(r)) && admitted[r] && !gone[r])
+#endif
+inline move_off(r)
+{
+    if
+    :: LEAVES(r) -> truncate(r); moved[r] = 1
+    :: else
+    fi
+}
+
 inline take_output()
 {
-    output ? failures, invalid, unstored, ended, wrong;
+    output ? failures, invalid, held, unstored, ended, wrong, salvaged;
     sent--;
     /* vLLM */
     wrong = wrong & ~((stale[0] -> 1 : 0) | (stale[1] -> 2 : 0));
@@ -152,6 +177,10 @@ inline take_output()
     /* ours */
     to_store = to_store | unstored;
     if
+    :: salvaged && !tripped -> tripped = 1; cached = 0; to_store = to_store | early; early = 0
+    :: else
+    fi;
+    if
     :: failures > acknowledged ->
         acknowledged = failures;
 #ifndef FINISH_IGNORES_FAILURE
@@ -165,13 +194,15 @@ inline take_output()
 #endif
     loading[0] = loading[0] && !IN(ended, 0);
     loading[1] = loading[1] && !IN(ended, 2);
-    failures = 0; invalid = 0; unstored = 0; ended = 0; wrong = 0
+    move_off(0);
+    move_off(1);
+    failures = 0; invalid = 0; held = 0; unstored = 0; ended = 0; wrong = 0; salvaged = 0
 }
 
 active proctype scheduler()
 {
-    byte loads, computes, late, failures, invalid, unstored, ended, wrong;
-    bit tried[2];
+    byte loads, computes, late, failures, invalid, held, unstored, ended, wrong;
+    bit tried[2], salvaged;
 
 end:
     do
@@ -204,7 +235,8 @@ end:
 
 #define BAD_IN(set)                                                                            \
     ((IN(set, 0) && content[0] == BAD) || (IN(set, 1) && content[1] == BAD) ||                  \
-     (IN(set, 2) && content[2] == BAD) || (IN(set, 3) && content[3] == BAD))
+     (IN(set, 2) && content[2] == BAD) || (IN(set, 3) && content[3] == BAD) ||                  \
+     (IN(set, 4) && content[4] == BAD) || (IN(set, 5) && content[5] == BAD))
 
 #if defined(STORES_UNACKNOWLEDGED)
 #define MAY_BEGIN true
@@ -219,7 +251,7 @@ end:
 inline store(set)
 {
     if
-    :: MAY_BEGIN -> CHECK(stored_bad, !BAD_IN(set))
+    :: MAY_BEGIN && !broken -> CHECK(stored_bad, !BAD_IN(set))
     :: else -> unstored = unstored | set
     fi
 }
@@ -231,6 +263,7 @@ inline load(b)
         if
         :: content[b] = GOOD
         :: content[b] = BAD; invalid = invalid | SET(b)
+        :: content[b] = BAD; held = held | SET(b); pending = pending | SET(b)
         fi
     :: else
     fi
@@ -250,9 +283,29 @@ inline compute(r)
     fi
 }
 
+/* Something unexpected is raised; sooner in a step is as late in the one before. */
+inline may_break()
+{
+    if
+    :: broken = 1
+    :: true
+    fi
+}
+
+#ifdef HELD_IS_NO_FAILURE
+#define HELD_FAILED 0
+#else
+#define HELD_FAILED held
+#endif
+#ifdef SALVAGE_OWES_NOTHING
+#define OWED 0
+#else
+#define OWED (broken -> loads : 0)
+#endif
+
 active proctype worker()
 {
-    byte loads, computes, early_stores, late_stores, acknowledges, invalid, unstored, wrong;
+    byte loads, computes, early_stores, late_stores, acknowledges, invalid, held, unstored, wrong;
 
 end:
     do
@@ -268,16 +321,28 @@ end:
            store(early_stores);
            load(0);
            load(2);
+           invalid = invalid | HELD_FAILED;
+           may_break();
            compute(0);
            compute(1);
+           invalid = (broken -> OWED : invalid);
            failure = failure + IN(invalid, 0) + IN(invalid, 2);
 #ifdef FAILURE_IS_A_FLAG
            flag = flag || invalid;
 #endif
            store(late_stores);
-           output ! failure, invalid, unstored, loads, wrong;
+           output ! failure, invalid, held, unstored, loads, wrong, broken;
            loads = 0; computes = 0; early_stores = 0; late_stores = 0; acknowledges = 0;
-           invalid = 0; unstored = 0; wrong = 0
+           invalid = 0; held = 0; unstored = 0; wrong = 0
        }
+    od
+}
+
+active proctype disk()
+{
+end:
+    do
+    :: atomic { IN(pending, 0) -> content[0] = BAD; pending = pending & ~SET(0) }
+    :: atomic { IN(pending, 2) -> content[2] = BAD; pending = pending & ~SET(2) }
     od
 }

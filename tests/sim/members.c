@@ -47,8 +47,8 @@ static bool is_thrown(const struct rank *r, uint32_t member)
 {
     char reason[TUTTI_MEMBER_REASON];
 
-    return world.switches && tutti_pool_member_disabled(world.home, r->number, member, reason,
-                                                        sizeof(reason)) == 1;
+    return world.switches &&
+           tutti_pool_member_disabled(world.home, r->number, member, reason, sizeof(reason)) == 1;
 }
 
 /** It has not too few errors for that, of those that it made since it came back. */
@@ -57,8 +57,8 @@ static void check_errors(const struct rank *r, uint32_t member)
     struct tutti_member_state state;
 
     must(tutti_serve_member_state(r->serve, member, &state) == 0);
-    if (strncmp(state.reason, "too many I/O errors", 19) == 0 && !r->late &&
-        !world.stuck_allowed && r->disk[member].errors < r->bound)
+    if (strncmp(state.reason, "too many I/O errors", 19) == 0 && !r->late && !world.stuck_allowed &&
+        r->disk[member].errors < r->bound)
         sim_fail("rank %u, member %u: fenced for %u errors of %u: %s", r->number, member,
                  r->disk[member].errors, r->bound, state.reason);
 }

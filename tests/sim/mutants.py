@@ -304,16 +304,6 @@ MUTANTS = (
         ),
     ),
     Mutant(
-        "a scrub tells of what is stored meanwhile",
-        (
-            (
-                "src/serve/session.c",
-                "kind != SESSION_RETRIEVE && serve->scrub",
-                "kind == SESSION_RETRIEVE && serve->scrub",
-            ),
-        ),
-    ),
-    Mutant(
         "a scrub leaves the last layer out",
         (
             (

@@ -152,8 +152,8 @@ static void compare(const struct rank *r, const struct tutti_transfer *bad, uint
             continue;
         truth = scrub_truth(r, slot, &generation);
         whole += truth == TRUTH_WHOLE;
-        if (truth == TRUTH_BAD && (told == count || bad[told].slot != slot ||
-                                   bad[told].generation != generation))
+        if (truth == TRUTH_BAD &&
+            (told == count || bad[told].slot != slot || bad[told].generation != generation))
             sim_fail("rank %u: slot %u, generation %llx, does not verify, and a scrub does not see "
                      "it",
                      r->number, slot, (unsigned long long)generation);
