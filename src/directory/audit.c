@@ -56,7 +56,7 @@ static const char *check_links(const struct tutti_directory *d, uint32_t slot)
 static const char *check_life(const struct tutti_directory *d, uint32_t slot)
 {
     const struct slot *s = &d->slot[slot];
-    const struct slot *p = s->parent == NONE ? NULL : &d->slot[s->parent];
+    const struct slot *p = s->parent < d->slots ? &d->slot[s->parent] : NULL;
     bool keyed = (s->flags & SLOT_KEYED) != 0;
 
     if (s->generation == 0)
@@ -81,11 +81,12 @@ static const char *check_life(const struct tutti_directory *d, uint32_t slot)
             return "hidden with a key";
         if (s->child == NONE && s->pins == 0 && d->pending[slot] == 0)
             return "hidden, and nothing needs it";
-        if (s->child != NONE && d->slot[s->child].state != SLOT_HIDDEN)
+        if (s->child < d->slots && d->slot[s->child].state != SLOT_HIDDEN)
             return "hidden, its child is not";
         return NULL;
     case SLOT_FOREIGN:
-        if (keyed || s->pins || d->pending[slot] || s->child != NONE || p)
+        if (keyed || s->pins || d->pending[slot] || s->child != NONE ||
+            s->parent != NONE)
             return "foreign, but in use";
         return NULL;
     default:
@@ -145,7 +146,7 @@ static int check_slots(const struct tutti_directory *d, struct tutti_error *err)
         erasing += s->state == SLOT_ERASING;
         runs += class == CLASS_VISIBLE && (s->flags & SLOT_HEAD);
     }
-    for (n = d->erase_first; n != NONE && erasing > 0; n = d->slot[n].next, erasing--)
+    for (n = d->erase_first; n < d->slots && erasing > 0; n = d->slot[n].next, erasing--)
         if (d->slot[n].state != SLOT_ERASING)
             return broken(d, n, "queued for erasure, but in use", err);
     if (n != NONE || erasing != 0)
@@ -190,7 +191,7 @@ static int check_holds(const struct tutti_directory *d, struct tutti_error *err)
     uint32_t n;
     uint32_t i;
 
-    for (n = d->oldest_hold; n != NONE && held <= d->held; last = n, n = d->slot[n].next) {
+    for (n = d->oldest_hold; n < d->slots && held <= d->held; last = n, n = d->slot[n].next) {
         const struct slot *s = &d->slot[n];
 
         if (s->state != SLOT_FREE || !(s->flags & SLOT_HOLD) || s->prev != last)
@@ -241,7 +242,7 @@ static int check_extents(const struct tutti_directory *d, struct tutti_error *er
         for (b = 1; b < BUCKETS; b++) {
             if ((d->bucket[m][b] != NONE) != (d->bucket_mask[m] >> b & 1))
                 return tutti_error_set(err, -EUCLEAN, "directory: member %u, list %u: mask", m, b);
-            for (e = d->bucket[m][b]; e != NONE && listed <= wanted; e = d->extent[e].next) {
+            for (e = d->bucket[m][b]; e < d->extents && listed <= wanted; e = d->extent[e].next) {
                 if (d->extent[e].bucket != b || e % d->members != m)
                     return tutti_error_set(err, -EUCLEAN, "directory: extent %u in list %u of %u",
                                            e, b, m);

@@ -11,6 +11,8 @@
 
 #include <errno.h>
 
+_Static_assert(TUTTI_MAX_MEMBERS < 32, "a bit for each, and a shift by their number");
+
 /* The last slot of the chain that ends in @slot before any fenced one, or NONE. */
 uint32_t directory_before_fence(const struct tutti_directory *d, uint32_t slot)
 {
@@ -24,7 +26,7 @@ uint32_t directory_before_fence(const struct tutti_directory *d, uint32_t slot)
 
 int tutti_directory_fence_members(struct tutti_directory *d, uint32_t members)
 {
-    if (d->members < 32 && members >> d->members != 0)
+    if (members >> d->members != 0)
         return -EINVAL;
     if (members == d->fenced)
         return 0;

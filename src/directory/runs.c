@@ -189,8 +189,6 @@ static void close_range(struct tutti_directory *d, uint32_t slot, uint32_t count
 {
     uint32_t extent = slot / d->per_extent;
 
-    if (count == 0)
-        return;
     write_bits(words_of(d, extent), slot % d->per_extent, count, false);
     *open_counter(d, extent) -= count;
     directory_measure(d, extent);
@@ -399,8 +397,10 @@ static uint32_t find_room(struct tutti_directory *d, uint32_t member, uint32_t w
         e = choose_longest(d, member);
         if (e != NONE && d->extent[e].largest >= good)
             return e;
-        if (directory_foreign_waits(d) && directory_evict(d, piece))
+        if (directory_foreign_waits(d)) { /* on top of the heap, so that one goes */
+            directory_evict(d, piece);
             continue;
+        }
         if (hold_goes(d)) {
             directory_hold_release(d, d->oldest_hold);
             continue;

@@ -126,7 +126,7 @@ void directory_show(struct tutti_directory *d, uint32_t slot)
     uint32_t parent = d->slot[slot].parent;
     uint32_t n = slot;
 
-    if (!ready(d, slot) || (parent != NONE && !slot_visible(d, &d->slot[parent])))
+    if (parent != NONE && !slot_visible(d, &d->slot[parent]))
         return;
     for (;;) {
         bool shown = ready(d, n);

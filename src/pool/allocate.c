@@ -242,9 +242,7 @@ static int no_space(const struct new_member *n, int rc, uint64_t bytes, struct t
     uint64_t free_bytes = 0;
 
     /* What we took already will be free again. */
-    struct stat st;
-    if (fstat(n->backing.fd, &st) == 0 && ftruncate(n->backing.fd, 0) == 0 &&
-        fstatvfs(n->backing.fd, &fs) == 0)
+    if (ftruncate(n->backing.fd, 0) == 0 && fstatvfs(n->backing.fd, &fs) == 0)
         free_bytes = (uint64_t)fs.f_bavail * fs.f_frsize;
     return tutti_error_set(err, rc,
                            "%s: %s: the member needs %" PRIu64 " bytes and its file system has "

@@ -85,9 +85,14 @@ static void bad_record(void *argument, uint32_t slot, int code)
     pthread_mutex_unlock(&c->lock);
 }
 
+/* Of an entry's shape: the scan lets through none that the pool does not know. */
 static const struct tutti_placement *placement_of(const struct check *c, uint64_t digest)
 {
-    return &c->pool->placement[geometry_index(&c->pool->superblock, digest)];
+    uint32_t i = 0;
+
+    while (tutti_geometry_digest(&c->pool->superblock.geometry[i]) != digest)
+        i++;
+    return &c->pool->placement[i];
 }
 
 /* Take the next stretch. Return: false when there is none. */
@@ -104,7 +109,7 @@ static bool take(struct check *c, struct stretch *s)
         s->entry = &e[i];
         s->placement = placement_of(c, e[i].geometry);
         most = (uint32_t)(c->buffer_bytes / tutti_layer_stride(s->placement));
-        most = most < 1 ? 1 : (most > MAX_STRETCH ? MAX_STRETCH : most);
+        most = most > MAX_STRETCH ? MAX_STRETCH : most; /* 1 or more: check_data() saw to it */
         do
             s->count++;
         while (s->count < most && i + s->count < c->count &&

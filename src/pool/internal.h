@@ -241,7 +241,4 @@ int64_t check_pool(struct tutti_pool *pool, bool data, uint64_t bytes_per_second
 /** Run @work(@argument) in this thread and up to @threads - 1 others; returns when all returned. */
 void run_parallel(uint32_t threads, void *(*work)(void *), void *argument);
 
-/** Index of a shape in the pool's table, by digest, or -1. */
-int geometry_index(const struct tutti_superblock *s, uint64_t digest);
-
 #endif

@@ -225,7 +225,7 @@ static int take_shapes(struct tutti_pool *pool, const struct tutti_pool_options 
     for (uint32_t i = 0; i < s->groups; i++) {
         int rc = place_shape(pool, &s->geometry[i], &pool->placement[i], err);
 
-        if (rc < 0)
+        if (rc < 0) /* GCOVR_EXCL_BR: superblock_judge() or the loop above placed each already */
             return rc;
         if (o->groups == 0 || is_wanted(o, &s->geometry[i]))
             pool->current[s->geometry[i].group] = (int)i;

@@ -21,7 +21,7 @@ int home_path(char path[POOL_MAX_PATH], const char *home, const char *name, stru
     if (!home || home[0] == '\0')
         return tutti_error_set(err, -EINVAL, "no folder is named for the pool");
     n = snprintf(path, POOL_MAX_PATH, "%s/%s", home, name);
-    if (n < 0 || n >= (int)POOL_MAX_PATH)
+    if ((size_t)n >= POOL_MAX_PATH) /* one below 0 is large then, too */
         return tutti_error_set(err, -ENAMETOOLONG, "%s: the path is too long", home);
     return 0;
 }
@@ -36,7 +36,7 @@ int folder_sync(const char *path)
     if (!slash)
         snprintf(folder, sizeof(folder), ".");
     else
-        snprintf(folder, sizeof(folder), "%.*s", slash == path ? 1 : (int)(slash - path), path);
+        snprintf(folder, sizeof(folder), "%.*s", (int)(slash - path) + 1, path);
     fd = open(folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     if (fd < 0)
         return -errno;
@@ -76,8 +76,7 @@ int options_check(const struct tutti_pool_options *o, struct tutti_error *err)
 static char *member_file(const char *folder, uint32_t rank, uint32_t member)
 {
     char *path = NULL;
-    size_t length = strlen(folder);
-    const char *slash = length > 0 && folder[length - 1] == '/' ? "" : "/";
+    const char *slash = folder[strlen(folder) - 1] == '/' ? "" : "/"; /* it is not empty */
 
     if (asprintf(&path, "%s%srank%u.member%u.tutti", folder, slash, rank, member) < 0)
         return NULL;

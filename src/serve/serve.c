@@ -297,9 +297,9 @@ int tutti_serve_register(struct tutti_serve *serve, uint32_t group,
     int direct = 1;
     int rc;
 
-    if (!g || tutti_pool_geometry(serve->pool, group, &g->geometry) < 0 ||
-        tutti_pool_placement(serve->pool, group, &g->placement) < 0)
+    if (!g || tutti_pool_geometry(serve->pool, group, &g->geometry) < 0)
         return tutti_error_set(err, -EINVAL, "the pool was opened without group %u", group);
+    tutti_pool_placement(serve->pool, group, &g->placement); /* it knows both or neither */
     if (g->registered)
         return tutti_error_set(err, -EEXIST, "group %u is registered already", group);
     if (blocks == 0)

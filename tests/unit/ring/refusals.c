@@ -36,6 +36,8 @@ SPOIL(no_stencil, m->map.stencil = NULL)
 SPOIL(no_status, m->map.status = NULL)
 SPOIL(no_planes, m->map.planes = NULL)
 SPOIL(no_records, m->map.records = NULL)
+SPOIL(records_nowhere, i->layer = TUTTI_LAYER_RECORDS; m->map.records = NULL)
+SPOIL(large_stride, m->placement.record_stride = 8192)
 SPOIL(askew_records, m->map.records++)
 SPOIL(other_members, m->placement.members = 3)
 SPOIL(other_layers, m->stencil.layers = 5)
@@ -61,7 +63,8 @@ static void fields(void **state)
         no_planes,     no_records,         askew_records,    other_members, other_layers,
         small_stride,  no_range,           behind_the_end,   over_the_end,  wraps,
         no_such_layer, no_such_direction,  no_such_class,    reserved_0,    reserved_1,
-        read_empty,    records_of_nowhere, waits_for_nothing};
+        read_empty,    records_of_nowhere, waits_for_nothing,
+        records_nowhere, large_stride};
     struct tutti_ring *ring;
     (void)state;
 
@@ -123,6 +126,8 @@ static void full_and_put(void **state)
     assert_non_null(fake_iocb(ring, &f, &index[0]));
     assert_non_null(fake_iocb(ring, &f, &index[1]));
     assert_null(tutti_ring_get(ring, &third));
+    assert_int_equal(tutti_ring_cancel(ring, index[0]), TUTTI_CANCEL_NOT_STARTED); /* nor issued */
+    assert_int_equal(tutti_ring_put(ring, 2), -EINVAL);
     assert_int_equal(tutti_ring_put(ring, index[0]), 0); /* never issued */
     assert_int_equal(tutti_ring_put(ring, index[0]), -EINVAL);
     assert_int_equal(tutti_ring_issue(ring, index[1]), 0);
