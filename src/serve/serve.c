@@ -271,7 +271,7 @@ static int check_staging(const struct tutti_serve *serve, const struct group *g,
 
     if (layer <= serve->staging_bytes)
         return 0;
-    snprintf(why, sizeof(why), "%.255s", err && err->message[0] ? err->message : "not reachable");
+    snprintf(why, sizeof(why), "%.255s", err ? err->message : "not reachable");
     return tutti_error_set(err, -EINVAL,
                            "a slot's layer takes %llu bytes of staging and each member has %llu: "
                            "give at least %llu, or align KV memory so that nothing is staged (%s)",
@@ -318,14 +318,12 @@ int tutti_serve_register(struct tutti_serve *serve, uint32_t group,
         return tutti_error_set(err, -ENOMEM, "no memory for %u blocks", blocks);
     }
     memcpy(g->planes, planes, bytes);
-    for (uint32_t r = 0; r < region_count && rc >= 0; r++) {
+    for (uint32_t r = 0; r < region_count; r++) { /* it refuses none that check_regions() let by */
         rc = tutti_engine_register(serve->engine, regions[r].base, regions[r].bytes, err);
         direct = direct && rc == 1;
     }
-    if (rc >= 0) {
-        direct = direct && blocks_aligned(serve, g, err);
-        rc = direct ? 1 : check_staging(serve, g, err);
-    }
+    direct = direct && blocks_aligned(serve, g, err);
+    rc = direct ? 1 : check_staging(serve, g, err);
     if (rc < 0) {
         forget_memory(g);
         return rc;

@@ -106,6 +106,9 @@ static void made_or_refused(void **state)
     for (kth_every(KTH_MEMORY, ENOMEM); kth_more();)
         try_device(home, false);
     met += kth_met();
+    for (kth_from_every(KTH_SYSTEM, EIO); kth_more();)
+        try_device(home, true);
+    met += kth_met();
     print_message("device: %llu failures\n", (unsigned long long)met);
     assert_true(met > 100);
     close(device.fd);

@@ -218,6 +218,16 @@ WRAP(KTH_SYSTEM, int, -1, unlink, (const char *path), (path))
         return fails(KTH_SYSTEM, #name) ? -1 : 0;                                                  \
     }
 
+/* A descriptor is gone whatever close() says. */
+int __real_close(int fd);
+int __wrap_close(int fd);
+int __wrap_close(int fd)
+{
+    int rc = __real_close(fd);
+
+    return fails(KTH_SYSTEM, "close") ? -1 : rc;
+}
+
 FLUSH(fsync)
 FLUSH(fdatasync)
 
@@ -247,6 +257,8 @@ VARIADIC(ioctl, int, unsigned long)
     ssize_t __wrap_##name parameters                                                               \
     {                                                                                              \
         if (fails(KTH_SYSTEM, #name)) {                                                            \
+            if (GET(how) == KTH_NOTHING)                                                           \
+                return 0;                                                                          \
             if (GET(how) != KTH_SHORT)                                                             \
                 return -1;                                                                         \
             bytes = bytes > 512 ? bytes / 2 / 512 * 512 : bytes / 2;                               \
@@ -282,7 +294,7 @@ ssize_t __wrap_write(int fd, const void *data, size_t bytes);
 ssize_t __wrap_write(int fd, const void *data, size_t bytes)
 {
     if (is_file(fd) && fails(KTH_SYSTEM, "write"))
-        return GET(how) == KTH_SHORT ? __real_write(fd, data, bytes / 2) : -1;
+        return GET(how) == KTH_NOTHING ? 0 : GET(how) == KTH_SHORT ? __real_write(fd, data, bytes / 2) : -1;
     return __real_write(fd, data, bytes);
 }
 

@@ -33,6 +33,7 @@ enum {
     KTH_SHORT = -1, /* half of it was moved */
     KTH_LATE = -2,  /* its end is told after fifty looks */
     KTH_NEVER = -3, /* and after kth_release() only */
+    KTH_NOTHING = -4, /* a file's read or write moves nothing, and calls that no error */
 };
 
 /** Begin a loop: in run k, the k-th of what is counted fails. */

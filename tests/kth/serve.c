@@ -13,6 +13,8 @@
 
 #include "kth.h"
 
+#include "tutti/scrub.h"
+
 #include <errno.h>
 #include <sched.h>
 
@@ -245,7 +247,7 @@ static void try_moving(struct rig *r, uint32_t chain, bool whole)
 
 static void moving(void **state)
 {
-    static const int how[] = {EIO, ENOSPC, EAGAIN, KTH_SHORT, KTH_LATE};
+    static const int how[] = {EIO, ENOSPC, EAGAIN, ETIMEDOUT, KTH_SHORT, KTH_LATE};
     uint64_t met = 0;
     uint32_t chain = 0;
     struct rig r;
@@ -335,6 +337,68 @@ static void try_never_write(struct rig *r, uint32_t chain)
     load(r, &lot, good);
 }
 
+/** A scrub is open or is not; one that is reads. */
+static void try_scrub_open(struct rig *r)
+{
+    struct tutti_scrub_report report = {0};
+    struct tutti_scrub *scrub = NULL;
+    struct tutti_transfer bad[4];
+    struct tutti_error err = {0};
+    int rc;
+
+    kth_arm();
+    rc = tutti_scrub_open(r->serve, 0, 0, 0, &scrub, &err);
+    if (kth_disarm())
+        assert_true(rc == 0 || (rc == -ENOMEM && strlen(err.message) > 0));
+    if (rc < 0) /* and nothing of it is left that would be in the way */
+        rig_ok(tutti_scrub_open(r->serve, 0, 0, 0, &scrub, &err), &err);
+    for (uint64_t now = SECOND; report.bytes == 0; now += SECOND) {
+        tutti_scrub_step(scrub, now, bad, 4);
+        tutti_scrub_report(scrub, &report);
+    }
+    tutti_scrub_close(scrub);
+}
+
+static void scrub_open_or_not(void **state)
+{
+    struct rig r;
+    (void)state;
+
+    make(&r);
+    for (kth_every(KTH_MEMORY, ENOMEM); kth_more();)
+        try_scrub_open(&r);
+    assert_true(kth_met() >= 4);
+    unmake(&r);
+}
+
+/** A scrub's read that never ends: closing the scrub has its bound, and its memory stays. */
+static void scrub_never_ends(void **state)
+{
+    struct tutti_scrub_report report;
+    struct tutti_scrub *scrub = NULL, *second = NULL;
+    struct tutti_transfer bad[4];
+    struct tutti_error err = {0};
+    struct rig r;
+    (void)state;
+
+    make(&r);
+    rig_ok(tutti_scrub_open(r.serve, 0, 0, 0, &scrub, &err), &err);
+    kth_every(KTH_IO, KTH_NEVER);
+    assert_true(kth_more());
+    kth_arm();
+    tutti_scrub_step(scrub, SECOND, bad, 4);
+    while (!kth_holds())
+        sched_yield();
+    kth_fast_clock(true);
+    tutti_scrub_close(scrub);
+    kth_fast_clock(false);
+    assert_true(kth_disarm());
+    tutti_scrub_report(scrub, &report); /* it is there */
+    assert_int_equal(tutti_scrub_open(r.serve, 0, 0, 0, &second, &err), -EBUSY);
+    kth_release();
+    unmake(&r);
+}
+
 static void never(void **state)
 {
     uint64_t met = 0;
@@ -391,6 +455,8 @@ int main(int argc, char **argv)
         cmocka_unit_test(moving),
         cmocka_unit_test(never),
         cmocka_unit_test(closing),
+        cmocka_unit_test(scrub_open_or_not),
+        cmocka_unit_test(scrub_never_ends),
     };
 
     engine = argc > 1 ? argv[1] : "uring";

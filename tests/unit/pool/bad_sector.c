@@ -3,13 +3,14 @@
 #include "fixture.h"
 
 static off_t bad = -1; /* reads that touch this byte fail */
+static int singly;     /* how small ones do: an errno, or 0 for the same way */
 
 ssize_t __real_pread64(int fd, void *data, size_t bytes, off_t offset);
 ssize_t __wrap_pread64(int fd, void *data, size_t bytes, off_t offset);
 ssize_t __wrap_pread64(int fd, void *data, size_t bytes, off_t offset)
 {
     if (bad >= offset && bad < offset + (off_t)bytes) {
-        errno = EIO;
+        errno = singly && bytes <= 4096 ? singly : EIO;
         return -1;
     }
     return __real_pread64(fd, data, bytes, offset);
@@ -48,6 +49,11 @@ static void costs_one_slot(void **state)
     assert_int_equal(report.valid, 19);
     assert_int_equal(report.torn, 1);
     assert_int_equal(slot, 8);
+
+    singly = ENODEV; /* the drive went away meanwhile */
+    assert_int_equal(tutti_pool_check(pool, true, &report, NULL, NULL, NULL, &err), -ENODEV);
+    assert_non_null(strstr(err.message, "reading the records of"));
+    singly = 0;
 
     bad = (off_t)tutti_object_place(&p, 11, 2, 1).offset;
     assert_int_equal(tutti_pool_check(pool, true, &report, on_bad, NULL, &slot, &err), 1);

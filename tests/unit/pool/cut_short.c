@@ -6,7 +6,7 @@ static void every_length(void **state)
 {
     const uint64_t whole = 5 * MIB; /* 1 MiB and four extents, exactly */
     const uint64_t lengths[] = {
-        whole - 1, whole - 4096, MIB + 4096, MIB, 65536 + 4096, 65536 + 4095, 65536,
+        whole - 1, whole - 4096, MIB + 4096, MIB, 65536 + 4096, 65536 + 4095, 65536 + 1000, 65536,
         4096,      4095,         1,          0};
     char *folder = fixture_folder();
     char *path = fixture_path(folder, "rank0.member0.tutti");

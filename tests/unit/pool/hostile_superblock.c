@@ -70,6 +70,41 @@ static void judged(void **state)
     fixture_remove(folder);
 }
 
+/** Fields that only all together are out of bounds, one after the other; none is written either. */
+static void named(void **state)
+{
+    char *folder = fixture_folder();
+    char *path = fixture_path(folder, "rank0.member0.tutti");
+    struct tutti_pool_options options = fixture_options(folder);
+    struct tutti_superblock good, s;
+    struct tutti_error err = {0};
+    struct backing b = {.fd = -1, .path = path};
+    char why[128];
+    (void)state;
+
+    fixture_format(&options);
+    fixture_superblock(path, 0, &good);
+#define GARBAGE(word, ...)                                                                         \
+    do {                                                                                           \
+        s = good;                                                                                  \
+        __VA_ARGS__;                                                                               \
+        s.checksum = 0;                                                                            \
+        s.checksum = tutti_sum64(&s, sizeof(s));                                                   \
+        assert_int_equal(superblock_judge(&s, why), SUPERBLOCK_GARBAGE);                           \
+        assert_non_null(strstr(why, word));                                                        \
+        assert_int_equal(superblock_write(&b, &s, 0, &err), -EINVAL);                              \
+        assert_non_null(strstr(err.message, word));                                                \
+    } while (0)
+    GARBAGE("extents", (s.extent_bytes = UINT64_C(1) << 40, s.extents = 1u << 24));
+    GARBAGE("are the same", (s.groups = 2, s.geometry[1] = s.geometry[0]));
+    GARBAGE("reserved", s.reserved0 = 1);
+    GARBAGE("reserved", s.reserved[7] = 1);
+    GARBAGE("reserved", s.geometry[3].layers = 1);
+#undef GARBAGE
+    free(path);
+    fixture_remove(folder);
+}
+
 static void opened(void **state)
 {
     char *folder = fixture_folder();
@@ -104,7 +139,8 @@ static void opened(void **state)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(judged), cmocka_unit_test(opened)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(judged), cmocka_unit_test(named),
+                                       cmocka_unit_test(opened)};
 
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

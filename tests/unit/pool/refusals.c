@@ -26,7 +26,7 @@ static void refused(const struct tutti_pool_options *o, int code)
 static void options(void **state)
 {
     struct tutti_geometry two[2] = {small_shape, small_shape};
-    const char *members[17];
+    const char *members[17], *nobody = NULL;
     char *folder = fixture_folder();
     char *home = fixture_path(folder, "home");
     const struct tutti_pool_options good = fixture_options(home);
@@ -58,6 +58,8 @@ static void options(void **state)
     TRY(-EINVAL, o.alignment = 1024);
     TRY(-EINVAL, o.bytes = 0);
     TRY(-EINVAL, o.bytes = 4096);
+    TRY(-EINVAL, o.bytes = UINT64_MAX); /* more extents than can be counted */
+    TRY(-EINVAL, (o.member = &nobody, o.members = 1));
     TRY(-EINVAL, o.extent_bytes = 4097);
     TRY(-EINVAL, o.extent_bytes = UINT64_C(1) << 41);
     two[0].layers = 0;
@@ -101,7 +103,9 @@ static void paths(void **state)
     assert_int_equal(tutti_pool_disabled(long_path, NULL, 0), 0);
     assert_int_equal(tutti_pool_disable(below, "", &err), -ENOENT);
     assert_int_equal(tutti_pool_disabled("/dev/null", NULL, 0), 0);
-    must(tutti_pool_disable(folder, "", &err), &err); /* says that it was by hand */
+    assert_int_equal(tutti_pool_disable(NULL, NULL, &err), -EINVAL);
+    must(tutti_pool_disable(folder, NULL, &err), &err); /* both say that it was by hand */
+    must(tutti_pool_disable(folder, "", &err), &err);
     assert_int_equal(tutti_pool_disabled(folder, NULL, 0), 1);
     free(home);
     free(below);
@@ -135,6 +139,31 @@ static void here(void **state)
     fixture_remove(folder);
 }
 
+/** Extents are as large as the largest shape needs, wherever it stands. */
+static void extents_of_two_shapes(void **state)
+{
+    char *folder = fixture_folder();
+    struct tutti_geometry two[2] = {small_shape, small_shape};
+    struct tutti_pool_options o = fixture_options(folder);
+    struct tutti_pool_info info;
+    struct tutti_pool *pool;
+    (void)state;
+
+    two[0].object_bytes = 4 * MIB;
+    two[1].group = 1;
+    o.geometry = two;
+    o.groups = 2;
+    o.extent_bytes = 0;
+    o.bytes = 128 * MIB;
+    fixture_format(&o);
+    o.ranks = 0; /* as many as there are */
+    pool = fixture_open(&o);
+    tutti_pool_info(pool, &info);
+    assert_int_equal(info.superblock.extent_bytes, 32 * MIB); /* 6 x 4 MiB, and records */
+    tutti_pool_close(pool);
+    fixture_remove(folder);
+}
+
 static void questions(void **state)
 {
     char *folder = fixture_folder();
@@ -164,7 +193,8 @@ static void questions(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {cmocka_unit_test(options), cmocka_unit_test(paths),
-                                       cmocka_unit_test(here), cmocka_unit_test(questions)};
+                                       cmocka_unit_test(here), cmocka_unit_test(questions),
+                                       cmocka_unit_test(extents_of_two_shapes)};
 
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -2,6 +2,8 @@
 /* Alignment is learnt from the device; a pool of 512 is refused on sectors of 4,096, by name. */
 #include "mounts.h"
 
+#include <linux/fs.h>
+
 static void learnt(void **state)
 {
     char *folder = fixture_folder();
@@ -32,6 +34,71 @@ static void learnt(void **state)
     tutti_pool_close(pool);
     close(loop.fd);
     free(image);
+    free(home);
+    fixture_remove(folder);
+}
+
+static int sector_bytes; /* what a device says, if not 0 */
+
+int __real_ioctl(int fd, unsigned long request, ...);
+int __wrap_ioctl(int fd, unsigned long request, ...);
+int __wrap_ioctl(int fd, unsigned long request, ...)
+{
+    va_list arguments;
+    void *argument;
+    int rc;
+
+    va_start(arguments, request);
+    argument = va_arg(arguments, void *);
+    va_end(arguments);
+    rc = __real_ioctl(fd, request, argument);
+    if (rc == 0 && request == BLKSSZGET && sector_bytes)
+        *(int *)argument = sector_bytes;
+    return rc;
+}
+
+static void formats_not(const struct tutti_pool_options *options, const char *path,
+                        const char *words)
+{
+    struct tutti_error err = {0};
+
+    assert_int_equal(tutti_pool_format(options, &err), -EINVAL);
+    assert_non_null(strstr(err.message, path));
+    if (!strstr(err.message, words))
+        fail_msg("'%s' is not in: %s", words, err.message);
+}
+
+/* Devices that are none for us; one that is given twice; and one that is only read. */
+static void judged(void **state)
+{
+    char *folder = fixture_folder();
+    char *home = fixture_path(folder, "home");
+    char *image[2] = {sparse_file(folder, "image", 8 * MIB), sparse_file(folder, "small", MIB)};
+    struct loop loop[2] = {loop_attach(image[0], 512), loop_attach(image[1], 512)};
+    const char *members[] = {loop[0].path, loop[0].path};
+    struct tutti_pool_options options = fixture_options(home);
+
+    (void)state;
+    options.member = members;
+    options.members = 2;
+    formats_not(&options, loop[0].path, "given twice");
+    members[1] = loop[1].path;
+    formats_not(&options, loop[1].path, "too small");
+    members[1] = image[1]; /* a device and a file are two things */
+    assert_true(tutti_pool_format(&options, NULL) < 0);
+    options.members = 1;
+    sector_bytes = 256;
+    formats_not(&options, loop[0].path, "sectors of 256 bytes");
+    sector_bytes = 8192;
+    formats_not(&options, loop[0].path, "sectors of 8192 bytes");
+    sector_bytes = 0;
+    fixture_format(&options);
+    options.read_only = true;
+    tutti_pool_close(fixture_open(&options));
+    for (int i = 0; i < 2; i++) {
+        close(loop[i].fd);
+        free(image[i]);
+    }
     free(home);
     fixture_remove(folder);
 }
@@ -108,7 +175,7 @@ static void on_a_file_system(void **state)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(learnt), cmocka_unit_test(moved),
+    const struct CMUnitTest tests[] = {cmocka_unit_test(learnt), cmocka_unit_test(judged), cmocka_unit_test(moved),
                                        cmocka_unit_test(on_a_file_system)};
 
     return cmocka_run_group_tests(tests, NULL, NULL);

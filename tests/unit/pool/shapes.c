@@ -135,11 +135,35 @@ static void table_full(void **state)
     fixture_remove(folder);
 }
 
+/* When all but the newest are asked for, the newest goes. */
+static void table_full_of_wanted(void **state)
+{
+    char *folder = fixture_folder();
+    struct tutti_pool_options options = fixture_options(folder);
+    struct tutti_geometry shape[8];
+    struct tutti_superblock s;
+
+    (void)state;
+    options.geometry = shape;
+    options.groups = 8;
+    for (uint32_t i = 0; i < 8; i++) {
+        shape[i] = small_shape;
+        shape[i].group = i;
+    }
+    fixture_format(&options);
+    shape[7].object_bytes = 100;
+    tutti_pool_close(fixture_open(&options));
+    s = superblock_of(&options);
+    assert_int_equal(s.groups, 8);
+    assert_memory_equal(s.geometry, shape, sizeof(shape));
+    fixture_remove(folder);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {cmocka_unit_test(appended_once),
                                        cmocka_unit_test(two_groups), cmocka_unit_test(refused),
-                                       cmocka_unit_test(table_full)};
+                                       cmocka_unit_test(table_full_of_wanted), cmocka_unit_test(table_full)};
 
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -183,6 +183,35 @@ static void other_format(void **state)
     end(&w);
 }
 
+/** Each number that members of one format have in common. */
+static void other_numbers(void **state)
+{
+    struct tutti_superblock good, s;
+    struct world w;
+    (void)state;
+
+    begin(&w, "home");
+    fixture_superblock(w.file[1], 1, &good);
+#define OTHER(...)                                                                                 \
+    do {                                                                                           \
+        s = good;                                                                                  \
+        __VA_ARGS__;                                                                               \
+        fixture_put_superblock(w.file[1], 1, &s);                                                  \
+        refuse(&w, -EXDEV, "not formatted together", "of one format");                             \
+    } while (0)
+    OTHER((s.alignment = 4096, s.record_stride = 4096, s.records_per_extent = 4));
+    OTHER(s.record_stride *= 2);
+    OTHER(s.records_per_extent--);
+    OTHER(s.extents--);
+    OTHER(s.extent_bytes -= 4096);
+    OTHER(s.first_extent -= 4096);
+    OTHER(s.created++);
+#undef OTHER
+    fixture_put_superblock(w.file[1], 1, &good);
+    tutti_pool_close(fixture_open(&w.options));
+    end(&w);
+}
+
 static void other_secret(void **state)
 {
     struct world w;
@@ -204,7 +233,7 @@ int main(void)
         cmocka_unit_test(missing),     cmocka_unit_test(twice),
         cmocka_unit_test(other_ranks), cmocka_unit_test(other_rank),
         cmocka_unit_test(other_pool),  cmocka_unit_test(other_format),
-        cmocka_unit_test(other_secret)};
+        cmocka_unit_test(other_numbers), cmocka_unit_test(other_secret)};
 
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -64,6 +64,10 @@ static void wild_memory_is_refused(void **state)
     planes(plane, (uint64_t)RIG_BLOCKS * RIG_OBJECT, RIG_OBJECT);
     assert_int_equal(tutti_serve_register(serve, 0, plane, RIG_BLOCKS, region, 2, &err), -EINVAL);
     assert_non_null(strstr(err.message, "0 bytes"));
+    region[1] = (struct tutti_kv_region){0, 4096};
+    assert_int_equal(tutti_serve_register(serve, 0, plane, RIG_BLOCKS, region, 2, &err), -EINVAL);
+    assert_non_null(strstr(err.message, "address 0x0"));
+    region[1].base = region[0].base;
     region[1].bytes = UINT64_MAX;
     assert_int_equal(tutti_serve_register(serve, 0, plane, RIG_BLOCKS, region, 2, &err), -EINVAL);
     /* Ends that come round to where they look harmless. */
@@ -74,6 +78,9 @@ static void wild_memory_is_refused(void **state)
     plane[2].base = UINT64_MAX - RIG_OBJECT;
     assert_int_equal(tutti_serve_register(serve, 0, plane, RIG_BLOCKS, region, 1, &err), -EINVAL);
     assert_non_null(strstr(err.message, "outside"));
+    plane[2].base = UINT64_MAX - (uint64_t)RIG_BLOCKS * RIG_OBJECT + 2; /* the last block's end */
+    assert_int_equal(tutti_serve_register(serve, 0, plane, RIG_BLOCKS, region, 1, &err), -EINVAL);
+    assert_non_null(strstr(err.message, "plane 2 reaches outside"));
     planes(plane, (uint64_t)RIG_BLOCKS * RIG_OBJECT, RIG_OBJECT);
     assert_true(tutti_serve_register(serve, 0, plane, RIG_BLOCKS, region, 1, &err) >= 0);
     tutti_serve_close(serve);
@@ -116,6 +123,8 @@ static void small_staging_is_refused(void **state)
         if (info.direct && !enough) {
             assert_non_null(strstr(err.message, "1048576"));
             assert_non_null(strstr(err.message, "give at least 2097152"));
+            assert_int_equal(tutti_serve_register(serve, 0, plane, BLOCKS, &region, 1, NULL),
+                             -EINVAL);
         }
         tutti_serve_close(serve);
     }
@@ -178,6 +187,18 @@ static void askew_memory_is_said(void **state)
                          !staged);
         assert_int_equal(err.code, 0);
         assert_true(!staged || strstr(err.message, "staged"));
+        tutti_serve_close(serve);
+    }
+    { /* One stretch of two that lies askew stages all. */
+        const struct tutti_kv_region two[2] = {{region.base + 8, 4096}, region};
+        struct tutti_serve *serve;
+        struct tutti_error err = {0};
+
+        planes(plane, (uint64_t)RIG_BLOCKS * RIG_OBJECT, RIG_OBJECT);
+        rig_ok(tutti_serve_open(&options, &serve, &err), &err);
+        assert_int_equal(tutti_serve_register(serve, 0, plane, RIG_BLOCKS, two, 2, &err),
+                         !info.direct);
+        assert_true(!info.direct || strstr(err.message, "staged"));
         tutti_serve_close(serve);
     }
 }
@@ -286,6 +307,11 @@ static void sessions_are_checked(void **state)
     tutti_store_result(store, &result);
     assert_int_equal(result.status, -ECANCELED);
     assert_int_equal(tutti_store_end(store), 0);
+
+    rig_ok(tutti_retrieve_begin(rig.serve, 0, &item, 1, false, 0, &retrieve, &err), &err);
+    assert_int_equal(tutti_retrieve_layer(retrieve, 0, 20 * SECOND), -ESTALE); /* all at once */
+    assert_int_equal(tutti_retrieve_wait(retrieve, 20 * SECOND), 0);
+    assert_int_equal(tutti_retrieve_end(retrieve), 0);
 
     rig_ok(tutti_retrieve_begin(rig.serve, 0, &item, 1, true, 0, &retrieve, &err), &err);
     assert_int_equal(tutti_retrieve_layer(retrieve, RIG_LAYERS, SECOND), -EINVAL);

@@ -131,6 +131,46 @@ static void finds_and_forgets(void **state)
     rig_remove(&r);
 }
 
+/** Who asks for one bad slot at a time is told one at a time, and all of them. */
+static void tells_one_at_a_time(void **state)
+{
+    struct tutti_transfer items[64], bad;
+    struct tutti_scrub_report report = {0};
+    struct tutti_scrub *scrub;
+    struct tutti_match match;
+    struct tutti_placement p;
+    struct tutti_error err = {0};
+    uint32_t told = 0, seen = 0;
+    struct rig r;
+    (void)state;
+
+    rig_make(&r, engine, NULL);
+    assert_int_equal(tutti_scrub_open(r.serve, 1, 0, 0, &scrub, &err), -EINVAL);
+    assert_int_equal(tutti_scrub_open(r.serve, TUTTI_MAX_GROUPS, 0, 0, &scrub, &err), -EINVAL);
+    assert_non_null(strstr(err.message, "no KV memory"));
+    assert_int_equal(rig_store(&r, 0, 0, BLOCKS), BLOCKS);
+    assert_int_equal(rig_find(&r, 0, BLOCKS, 40, &match, items), BLOCKS);
+    assert_int_equal(tutti_pool_placement(r.pool, 0, &p), 0);
+    for (uint32_t i = 0; i < 3; i++)
+        flip(&r, tutti_object_place(&p, items[i].slot, 2, 0), 9);
+    scrub = scrub_of(&r, 0);
+    for (uint64_t now = SECOND; report.rounds == 0; now += 1000 * SECOND) {
+        uint32_t n = tutti_scrub_step(scrub, now, &bad, 1);
+
+        assert_true(n <= 1);
+        for (uint32_t i = 0; n && i < 3; i++)
+            seen |= (uint32_t)(bad.slot == items[i].slot) << i;
+        told += n;
+        tutti_scrub_report(scrub, &report);
+        usleep(20);
+    }
+    assert_int_equal(told, 3);
+    assert_int_equal(seen, 7);
+    tutti_scrub_close(scrub);
+    rig_close(&r);
+    rig_remove(&r);
+}
+
 /** Bytes read while a clock that is handed in goes from 0 to a second. */
 static void keeps_to_its_rate(void **state)
 {
@@ -275,6 +315,7 @@ int main(int argc, char **argv)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(finds_and_forgets),
+        cmocka_unit_test(tells_one_at_a_time),
         cmocka_unit_test(keeps_to_its_rate),
         cmocka_unit_test(waits_for_loads),
         cmocka_unit_test(leaves_stores_alone),

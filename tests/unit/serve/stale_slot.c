@@ -11,6 +11,8 @@
 #include <errno.h>
 #include <fcntl.h>
 
+#include "layout/record.h"
+
 static const char *engine;
 
 /** Read or write a whole slot (record and all layers) of the member file. */
@@ -152,12 +154,59 @@ static void a_flipped_byte_fails_its_position_alone(void **state)
     free(bytes);
 }
 
+/** A record whose own sum holds and of which one field is another's. */
+static void a_record_of_elsewhere_is_a_miss(void **state)
+{
+    enum { FIELDS = 9 };
+    unsigned char *bytes = malloc(1u << 20), *before = malloc(1u << 20);
+    struct tutti_record *record;
+    struct tutti_transfer items[64];
+    struct tutti_match match;
+    struct tutti_result result;
+    struct tutti_placement p;
+    uint8_t position[64];
+    struct rig r;
+    (void)state;
+
+    rig_make(&r, engine, NULL);
+    assert_int_equal(rig_store(&r, 0, 0, 8), 8);
+    assert_int_equal(rig_find(&r, 0, 8, 40, &match, items), 8);
+    tutti_pool_placement(r.pool, 0, &p);
+    slot_bytes(&r, items[3].slot, before, false);
+    record = (struct tutti_record *)(void *)(bytes + RIG_LAYERS * tutti_layer_stride(&p));
+    for (int field = 0; field < FIELDS; field++) {
+        memcpy(bytes, before, 1u << 20);
+        record->pool[5] ^= field == 0;
+        record->rank += field == 1;
+        record->geometry += field == 2;
+        record->group += field == 3;
+        record->layers -= field == 4;
+        record->member ^= field == 5;
+        record->slot += field == 6;
+        record->generation += field == 7;
+        record->key.word[1] += field == 8;
+        tutti_record_seal(record);
+        slot_bytes(&r, items[3].slot, bytes, true);
+        load(&r, items, 8, &result, position);
+        assert_int_equal(result.good, 7);
+        assert_int_equal(position[3], ESTALE);
+    }
+    slot_bytes(&r, items[3].slot, before, true);
+    load(&r, items, 8, &result, position);
+    assert_int_equal(result.good, 8);
+    rig_close(&r);
+    rig_remove(&r);
+    free(bytes);
+    free(before);
+}
+
 int main(int argc, char **argv)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(old_sectors_put_back_are_a_miss),
         cmocka_unit_test(a_slot_copied_over_another_is_a_miss),
         cmocka_unit_test(a_flipped_byte_fails_its_position_alone),
+        cmocka_unit_test(a_record_of_elsewhere_is_a_miss),
     };
 
     engine = argc > 1 ? argv[1] : "auto";
