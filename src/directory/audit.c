@@ -85,8 +85,7 @@ static const char *check_life(const struct tutti_directory *d, uint32_t slot)
             return "hidden, its child is not";
         return NULL;
     case SLOT_FOREIGN:
-        if (keyed || s->pins || d->pending[slot] || s->child != NONE ||
-            s->parent != NONE)
+        if (keyed || s->pins || d->pending[slot] || s->child != NONE || s->parent != NONE)
             return "foreign, but in use";
         return NULL;
     default:

@@ -50,8 +50,7 @@ void run_parallel(uint32_t threads, void *(*work)(void *), void *argument)
 
     if (threads > MAX_THREADS) /* GCOVR_EXCL_BR: guards the array; no caller asks for more */
         threads = MAX_THREADS;
-    while (started + 1 < threads &&
-           pthread_create(&thread[started], NULL, work, argument) == 0)
+    while (started + 1 < threads && pthread_create(&thread[started], NULL, work, argument) == 0)
         started++;
     work(argument); /* so that it gets done even where no thread can be made */
     for (uint32_t i = 0; i < started; i++)

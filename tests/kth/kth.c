@@ -294,7 +294,9 @@ ssize_t __wrap_write(int fd, const void *data, size_t bytes);
 ssize_t __wrap_write(int fd, const void *data, size_t bytes)
 {
     if (is_file(fd) && fails(KTH_SYSTEM, "write"))
-        return GET(how) == KTH_NOTHING ? 0 : GET(how) == KTH_SHORT ? __real_write(fd, data, bytes / 2) : -1;
+        return GET(how) == KTH_NOTHING ? 0
+               : GET(how) == KTH_SHORT ? __real_write(fd, data, bytes / 2)
+                                       : -1;
     return __real_write(fd, data, bytes);
 }
 

@@ -30,9 +30,9 @@ enum {
 
 /** How: with an errno, or one of these. */
 enum {
-    KTH_SHORT = -1, /* half of it was moved */
-    KTH_LATE = -2,  /* its end is told after fifty looks */
-    KTH_NEVER = -3, /* and after kth_release() only */
+    KTH_SHORT = -1,   /* half of it was moved */
+    KTH_LATE = -2,    /* its end is told after fifty looks */
+    KTH_NEVER = -3,   /* and after kth_release() only */
     KTH_NOTHING = -4, /* a file's read or write moves nothing, and calls that no error */
 };
 

@@ -98,6 +98,7 @@ static void states(void **state)
     BROKEN(d, d->extent[0].carved, 1, "free in an extent of another shape");
     d->slot[n].state = SLOT_FOREIGN;
     d->slot[n].generation = 1;
+    d->slot[n].child = NONE;
     for (int field = 0; field < 3; field++) {
         d->slot[n].pins = field == 0;
         d->pending[n] = field == 1;

@@ -137,6 +137,12 @@ static void sizes(void **state)
     assert_int_equal(tutti_directory_new(&o, &d, NULL), 0);
     assert_int_equal(d->run_slots, 8);
     tutti_directory_free(d);
+    o = options_of(64, 64, 2, 1);
+    o.placement.object_stride = o.placement.object_bytes = 1u << 20;
+    o.run_slots = 2;
+    assert_int_equal(tutti_directory_new(&o, &d, NULL), 0);
+    assert_int_equal(d->run_cap, 4); /* a stripe is no shorter, however large its slots */
+    tutti_directory_free(d);
     o = options_of(1u << 20, 1, 1, 1);
     o.placement.records_per_extent = 4096;
     assert_int_equal(tutti_directory_new(&o, &d, &err), -EINVAL);

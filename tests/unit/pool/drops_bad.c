@@ -128,6 +128,8 @@ static void what_is_bad(void **state)
     must(tutti_pool_scrub(pool, 0, &report, NULL, NULL, NULL, &err), &err);
     assert_int_equal(report.bad + report.dropped + report.records.torn, 0);
     assert_int_equal(valid_now(), SLOTS - 3);
+    must(tutti_pool_scrub(pool, 32 * MIB, &report, NULL, NULL, NULL, &err), &err);
+    assert_true(report.nanoseconds >= (report.bytes - MIB) * UINT64_C(1000000000) / (32 * MIB));
 }
 
 static void nothing_when_stopped(void **state)
@@ -138,9 +140,8 @@ static void nothing_when_stopped(void **state)
     (void)state;
 
     flip(3); /* in the first piece that is read; others follow */
-    assert_int_equal(
-        tutti_pool_scrub(pool, UINT64_C(1) << 40, &report, on_bad, NULL, &heard, &err),
-        -ECANCELED);
+    assert_int_equal(tutti_pool_scrub(pool, UINT64_C(1) << 40, &report, on_bad, NULL, &heard, &err),
+                     -ECANCELED);
     assert_int_equal(heard.count, 1);
     assert_int_equal(report.dropped, 0);
     assert_int_equal(report.bad, 1);
@@ -163,8 +164,8 @@ static void nothing_of_a_failing_device(void **state)
         memset(&err, 0, sizeof(err));
         unreadable[0] = (off_t)tutti_object_place(&p, 2, 1, 0).offset;
         unreadable[1] = (off_t)tutti_object_place(&p, 20, 1, 0).offset;
-        assert_int_equal(tutti_pool_scrub(pool, UINT64_C(1) << 40, &report,
-                                          layers ? on_bad : NULL, NULL, &heard, &err),
+        assert_int_equal(tutti_pool_scrub(pool, UINT64_C(1) << 40, &report, layers ? on_bad : NULL,
+                                          NULL, &heard, &err),
                          -EIO);
         assert_non_null(strstr(err.message, member));
         assert_non_null(strstr(err.message, "16 slots in a row from slot 2 on"));

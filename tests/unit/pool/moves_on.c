@@ -29,8 +29,8 @@ static struct tutti_placement p;
 
 static void write_slot(uint32_t slot, uint64_t generation)
 {
-    fixture_write_slot(pool, &(struct fixture_slot){
-                                 .slot = slot, .generation = generation_of(1, generation)});
+    fixture_write_slot(
+        pool, &(struct fixture_slot){.slot = slot, .generation = generation_of(1, generation)});
 }
 
 static int begin(void **state)
@@ -61,6 +61,8 @@ static int end(void **state)
     return 0;
 }
 
+static uint64_t other; /* another shape's digest */
+
 /** Another record in a slot: one field changed, sealed again. */
 static void change(uint32_t slot, int field)
 {
@@ -78,6 +80,10 @@ static void change(uint32_t slot, int field)
     r->member += field == 6;
     r->group += field == 7;
     r->rank += field == 8;
+    if (field == 9) {
+        r->geometry = other;
+        r->group = 1;
+    }
     if (field != 4)
         tutti_record_seal(r);
     else
@@ -168,13 +174,14 @@ static void two_shapes_of_one_life(void **state)
     struct tutti_pool_options options = fixture_options(folder);
     struct tutti_scan_entry *entries;
     struct tutti_scan_report report;
+    struct tutti_placement q;
     struct tutti_error err = {0};
     size_t count;
     (void)state;
 
     tutti_pool_close(pool);
     shapes[1].group = 1;
-    shapes[1].object_bytes = 4000;
+    shapes[1].object_bytes = 9000; /* fewer slots than records */
     options.geometry = shapes;
     options.groups = 2;
     pool = fixture_open(&options);
@@ -189,9 +196,19 @@ static void two_shapes_of_one_life(void **state)
         assert_int_equal(entries[i].group, 1);
     free(entries);
     /* The next extent is the other shape's, so that a stretch ends where the shape does. */
-    fixture_write_slot(
-        pool, &(struct fixture_slot){.slot = p.records_per_extent, .generation = generation_of(1, 90)});
+    fixture_write_slot(pool, &(struct fixture_slot){.slot = p.records_per_extent,
+                                                    .generation = generation_of(1, 90)});
     assert_int_equal(tutti_pool_check(pool, true, &report, NULL, NULL, NULL, &err), 0);
+    assert_int_equal(report.valid, 3);
+    /* A record of it where its shape has no slot is no record of ours. */
+    other = tutti_geometry_digest(&shapes[1]);
+    assert_int_equal(tutti_pool_placement(pool, 1, &q), 0);
+    assert_true(q.slots_per_extent < p.slots_per_extent);
+    write_slot(2 * p.records_per_extent + q.slots_per_extent, 91);
+    change(2 * p.records_per_extent + q.slots_per_extent, 9);
+    must(tutti_pool_scan(pool, 0, &entries, &count, &report, &err), &err);
+    free(entries);
+    assert_int_equal(report.alien, 1);
     assert_int_equal(report.valid, 3);
 }
 

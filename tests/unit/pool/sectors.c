@@ -57,6 +57,26 @@ int __wrap_ioctl(int fd, unsigned long request, ...)
     return rc;
 }
 
+static uint64_t more_blocks; /* that a file occupies */
+
+int __real_fstat64(int fd, struct stat *st);
+int __wrap_fstat64(int fd, struct stat *st);
+int __wrap_fstat64(int fd, struct stat *st)
+{
+    int rc = __real_fstat64(fd, st);
+
+    st->st_blocks += (blkcnt_t)more_blocks;
+    return rc;
+}
+
+static void wipe_head(int fd)
+{
+    static unsigned char zeros[MIB] __attribute__((aligned(4096)));
+
+    assert_int_equal(pwrite(fd, zeros, sizeof(zeros), 0), sizeof(zeros));
+    assert_int_equal(fsync(fd), 0);
+}
+
 static void formats_not(const struct tutti_pool_options *options, const char *path,
                         const char *words)
 {
@@ -76,7 +96,10 @@ static void judged(void **state)
     char *image[2] = {sparse_file(folder, "image", 8 * MIB), sparse_file(folder, "small", MIB)};
     struct loop loop[2] = {loop_attach(image[0], 512), loop_attach(image[1], 512)};
     const char *members[] = {loop[0].path, loop[0].path};
+    char *file = fixture_path(folder, "file");
     struct tutti_pool_options options = fixture_options(home);
+    struct tutti_pool_info info;
+    struct tutti_pool *pool;
 
     (void)state;
     options.member = members;
@@ -86,6 +109,22 @@ static void judged(void **state)
     formats_not(&options, loop[1].path, "too small");
     members[1] = image[1]; /* a device and a file are two things */
     assert_true(tutti_pool_format(&options, NULL) < 0);
+    members[0] = image[1];
+    members[1] = loop[0].path;
+    assert_true(tutti_pool_format(&options, NULL) < 0);
+    members[0] = loop[0].path;
+    members[1] = file;
+    options.bytes = 12 * MIB;
+    more_blocks = 7 * MIB / 512; /* what the file's system charges comes off the device, too */
+    fixture_format(&options);
+    pool = fixture_open(&options);
+    tutti_pool_info(pool, &info);
+    assert_int_equal(info.superblock.extents, 4);
+    tutti_pool_close(pool);
+    more_blocks = 0;
+    wipe_head(loop[0].fd);
+    options = fixture_options(home);
+    options.member = members;
     options.members = 1;
     sector_bytes = 256;
     formats_not(&options, loop[0].path, "sectors of 256 bytes");
@@ -99,6 +138,7 @@ static void judged(void **state)
         close(loop[i].fd);
         free(image[i]);
     }
+    free(file);
     free(home);
     fixture_remove(folder);
 }
@@ -175,8 +215,8 @@ static void on_a_file_system(void **state)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(learnt), cmocka_unit_test(judged), cmocka_unit_test(moved),
-                                       cmocka_unit_test(on_a_file_system)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(learnt), cmocka_unit_test(judged),
+                                       cmocka_unit_test(moved), cmocka_unit_test(on_a_file_system)};
 
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -161,9 +161,9 @@ static void table_full_of_wanted(void **state)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(appended_once),
-                                       cmocka_unit_test(two_groups), cmocka_unit_test(refused),
-                                       cmocka_unit_test(table_full_of_wanted), cmocka_unit_test(table_full)};
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(appended_once), cmocka_unit_test(two_groups), cmocka_unit_test(refused),
+        cmocka_unit_test(table_full_of_wanted), cmocka_unit_test(table_full)};
 
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -229,10 +229,10 @@ static void other_secret(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(other_order), cmocka_unit_test(too_few),
-        cmocka_unit_test(missing),     cmocka_unit_test(twice),
-        cmocka_unit_test(other_ranks), cmocka_unit_test(other_rank),
-        cmocka_unit_test(other_pool),  cmocka_unit_test(other_format),
+        cmocka_unit_test(other_order),   cmocka_unit_test(too_few),
+        cmocka_unit_test(missing),       cmocka_unit_test(twice),
+        cmocka_unit_test(other_ranks),   cmocka_unit_test(other_rank),
+        cmocka_unit_test(other_pool),    cmocka_unit_test(other_format),
         cmocka_unit_test(other_numbers), cmocka_unit_test(other_secret)};
 
     return cmocka_run_group_tests(tests, NULL, NULL);

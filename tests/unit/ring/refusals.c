@@ -59,12 +59,11 @@ SPOIL(waits_for_nothing, i->wait_for = 8)
 static void fields(void **state)
 {
     static void (*const spoils[])(struct tutti_iocb *, struct fake_map *) = {
-        no_map,        no_items,           no_placement,     no_stencil,    no_status,
-        no_planes,     no_records,         askew_records,    other_members, other_layers,
-        small_stride,  no_range,           behind_the_end,   over_the_end,  wraps,
-        no_such_layer, no_such_direction,  no_such_class,    reserved_0,    reserved_1,
-        read_empty,    records_of_nowhere, waits_for_nothing,
-        records_nowhere, large_stride};
+        no_map,        no_items,           no_placement,      no_stencil,      no_status,
+        no_planes,     no_records,         askew_records,     other_members,   other_layers,
+        small_stride,  no_range,           behind_the_end,    over_the_end,    wraps,
+        no_such_layer, no_such_direction,  no_such_class,     reserved_0,      reserved_1,
+        read_empty,    records_of_nowhere, waits_for_nothing, records_nowhere, large_stride};
     struct tutti_ring *ring;
     (void)state;
 
@@ -143,6 +142,33 @@ static void full_and_put(void **state)
     tutti_ring_free(ring);
 }
 
+/** What is good before the first error is counted from wherever the IOCB begins. */
+static void verified_from_anywhere(void **state)
+{
+    struct tutti_ring *ring;
+    uint32_t index;
+    (void)state;
+
+    fake_map_init(&f, 1);
+    assert_int_equal(tutti_ring_new(2, 1, &ring, NULL), 0);
+    for (uint32_t first = 0; first < 20; first++)
+        for (uint32_t bad = first; bad < 40; bad++) {
+            struct tutti_iocb *iocb = fake_iocb(ring, &f, &index);
+
+            iocb->first = first;
+            iocb->count = 30;
+            f.status[bad] = EIO;
+            assert_int_equal(tutti_ring_issue(ring, index), 0);
+            assert_int_equal(tutti_ring_take(ring, 0), index);
+            tutti_ring_finish(ring, index, 0, 1, 2, 3, 4, 5);
+            assert_int_equal(iocb->completion.verified, bad - first < 30 ? bad - first : 30);
+            assert_int_equal(iocb->completion.status, bad - first < 30 ? -EIO : 0);
+            assert_int_equal(tutti_ring_put(ring, index), 0);
+            f.status[bad] = 0;
+        }
+    tutti_ring_free(ring);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -150,6 +176,7 @@ int main(void)
         cmocka_unit_test(waits_that_nothing_would_end),
         cmocka_unit_test(shapes_of_rings),
         cmocka_unit_test(full_and_put),
+        cmocka_unit_test(verified_from_anywhere),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -12,8 +12,6 @@
 
 enum { BLOCKS = 8 };
 
-extern void __gcov_dump(void) __attribute__((weak));
-
 static struct rig r;
 static const char *engine;
 
@@ -35,9 +33,7 @@ static void takes_nothing(void **state)
         alarm(20);
         tutti_serve_close(r.serve);
         tutti_pool_close(r.pool);
-        if (__gcov_dump)
-            __gcov_dump();
-        _exit(0);
+        exit(0);
     }
     assert_int_equal(waitpid(child, &status, 0), child);
     assert_int_equal(status, 0);

@@ -314,12 +314,9 @@ static void passes_over_fenced_members(void **state)
 int main(int argc, char **argv)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(finds_and_forgets),
-        cmocka_unit_test(tells_one_at_a_time),
-        cmocka_unit_test(keeps_to_its_rate),
-        cmocka_unit_test(waits_for_loads),
-        cmocka_unit_test(leaves_stores_alone),
-        cmocka_unit_test(passes_over_fenced_members),
+        cmocka_unit_test(finds_and_forgets),   cmocka_unit_test(tells_one_at_a_time),
+        cmocka_unit_test(keeps_to_its_rate),   cmocka_unit_test(waits_for_loads),
+        cmocka_unit_test(leaves_stores_alone), cmocka_unit_test(passes_over_fenced_members),
     };
 
     engine = argc > 1 ? argv[1] : "auto";

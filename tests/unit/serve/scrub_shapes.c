@@ -17,7 +17,11 @@ static void open_all(void)
 {
     const struct tutti_geometry shape[2] = {
         {.layers = 1, .parts = 1, .object_bytes = LARGE, .block_tokens = 16, .layout_tag = 1},
-        {.layers = 1, .parts = 1, .object_bytes = SMALL, .block_tokens = 16, .layout_tag = 1,
+        {.layers = 1,
+         .parts = 1,
+         .object_bytes = SMALL,
+         .block_tokens = 16,
+         .layout_tag = 1,
          .group = 1}};
     struct tutti_pool_options options;
     struct tutti_serve_options serve = {.engine = engine, .staging_bytes = 8u << 20};
