@@ -26,8 +26,8 @@ ROOT = Path(__file__).resolve().parent.parent
 FOLDER = ROOT / "build-coverage"
 ROOMS = ("pool", "directory", "layout", "ring", "serve")
 
-# Percent of the branches of all rooms together; the goal is 100. It only ever rises.
-BAR = 92.0
+# Percent of the branches of all rooms together.
+BAR = 100.0
 
 
 def run(*command: str) -> str:

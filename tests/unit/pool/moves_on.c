@@ -3,7 +3,7 @@
  * A check of a pool that is in use counts no slot that moved on since the scan, nor one that moved
  * on while its layers were read; records that belong elsewhere are told, and no scan of two shapes
  * in one life of an extent lets both through.
- * Seen to fail without still_there() and without s->skip.
+ * Seen to fail without still_there(), and with -EXDEV taken for torn.
  */
 #include "fixture.h"
 
