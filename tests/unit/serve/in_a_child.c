@@ -3,8 +3,8 @@
  * A child of fork() that closes what its parent serves takes nothing from it: no thread, no lock,
  * and it writes no superblock.
  * Seen to fail with a backing_close() that lets the lock go whoever opened it, with a
- * tutti_pool_close() that writes its counters whoever it is, and to hang with a tutti_serve_close()
- * that looks at no opener.
+ * tutti_pool_close() that writes its counters whoever it is, and (AddressSanitizer) with a
+ * tutti_serve_close() that looks at no opener.
  */
 #include "rig.h"
 
@@ -42,6 +42,7 @@ static void takes_nothing(void **state)
 
     rig_make(&r, engine, NULL);
     assert_int_equal(rig_store(&r, 0, 0, BLOCKS), BLOCKS); /* counted, and not written yet */
+    tutti_serve_progress(r.serve);
     superblocks(before);
     fflush(NULL);
     child = fork();
@@ -50,7 +51,7 @@ static void takes_nothing(void **state)
         alarm(20);
         tutti_serve_close(r.serve);
         tutti_pool_close(r.pool);
-        exit(0);
+        exit(strcmp(tutti_serve_engine(r.serve), engine) != 0); /* it is still there */
     }
     assert_int_equal(waitpid(child, &status, 0), child);
     assert_int_equal(status, 0);
@@ -70,6 +71,6 @@ int main(int argc, char **argv)
 {
     const struct CMUnitTest tests[] = {cmocka_unit_test(takes_nothing)};
 
-    engine = argc > 1 ? argv[1] : "auto";
+    engine = argc > 1 ? argv[1] : "uring";
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
