@@ -3,8 +3,9 @@
  * The k-th allocation or system call fails, for every k, while a block device is
  * formatted and opened: refused with a sentence, or a pool without a single
  * record, whatever lay there before. On a loop device of 4,096-byte sectors.
- * Built to fail with a device whose record areas are not cleared (torn records),
- * and with the size of a device taken for granted when it cannot be asked; not seen yet.
+ * Seen to fail with a device whose record areas are not cleared (torn records),
+ * and with a size taken for granted when it cannot be asked: 4 MiB (a pool that is not
+ * all of the device).
  */
 #include "../unit/pool/mounts.h"
 
@@ -17,6 +18,7 @@ enum { SECTORS = 4096, MIBS = 6 };
 
 static struct loop device;
 static char *backing;
+static uint32_t extents; /* that all of the device has */
 
 /** What somebody left: bytes everywhere, and no pool. */
 static void spoil(void)
@@ -49,6 +51,7 @@ static void try_device(const char *home, bool force)
     struct tutti_scan_entry *entries = NULL;
     struct tutti_error err[3] = {{0}};
     struct tutti_pool *pool = NULL;
+    struct tutti_pool_info info;
     size_t count = 0;
     int made, opened = -1, scanned = -1;
 
@@ -82,6 +85,10 @@ static void try_device(const char *home, bool force)
     must(tutti_pool_scan(pool, 1, &entries, &count, &report, &err[2]), &err[2]);
     assert_int_equal(count + report.torn + report.alien + report.void_, 0);
     free(entries);
+    tutti_pool_info(pool, &info);
+    if (extents == 0)
+        extents = info.extents;
+    assert_int_equal(info.extents, extents);
     tutti_pool_close(pool);
 }
 

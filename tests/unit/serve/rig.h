@@ -179,10 +179,14 @@ static inline unsigned char *rig_object(const struct rig *r, uint32_t layer, uin
 /** The chain's hash of block b. Chains 2c and 2c + 1 share their first half (16 blocks). */
 static inline void rig_hash(uint32_t chain, uint32_t b, uint8_t hash[32])
 {
+    uint32_t name = b < 16 ? chain & ~1u : chain;
+
     memset(hash, 0, 32);
-    hash[0] = (uint8_t)(b < 16 ? chain & ~1u : chain);
+    hash[0] = (uint8_t)name;
     hash[1] = (uint8_t)(b < 16);
     hash[2] = (uint8_t)b;
+    hash[3] = (uint8_t)(name >> 8);
+    hash[4] = (uint8_t)(name >> 16);
     hash[31] = 1;
 }
 
