@@ -38,11 +38,16 @@ class ServerError(RuntimeError):
 
 @dataclass(frozen=True)
 class Answer:
-    """What one question brought. Times are seconds from the moment the request was sent."""
+    """What one question brought. Times are seconds from the moment the request was sent.
+
+    `cached_tokens` are those that vLLM did not compute, where it was started with
+    `--enable-prompt-tokens-details`.
+    """
 
     text: str
     token_ids: list[int]
     prompt_tokens: int
+    cached_tokens: int | None
     first_token_s: float
     total_s: float
     token_s: list[float]
@@ -122,8 +127,13 @@ class Server:
         self.log.parent.mkdir(parents=True, exist_ok=True)
         with self.log.open("wb") as log:
             log.write((" ".join(self.command()) + "\n").encode())
-            log.flush()
-            self.process = subprocess.Popen(
+        self.process = self.spawn()
+        return self
+
+    def spawn(self) -> subprocess.Popen[bytes]:
+        """A process group of its own that serves, with its output behind what the log has."""
+        with self.log.open("ab") as log:
+            return subprocess.Popen(
                 self.command(),
                 env=self.variables(),
                 cwd=self.log.parent,
@@ -132,7 +142,6 @@ class Server:
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
             )
-        return self
 
     def wait_ready(
         self, timeout: float = 180.0, waiting: Callable[[str], None] | None = None
@@ -181,6 +190,7 @@ class Server:
         token_s: list[float] = []
         chosen: list[float] = []
         prompt_tokens = 0
+        cached_tokens = None
         # A connection of its own, made before the clock starts.
         with httpx.Client(base_url=self.url, timeout=timeout) as client:
             client.get("/health")
@@ -195,6 +205,9 @@ class Server:
                         raise self.failure(f"broke off an answer: {event['error']}")
                     if event.get("usage"):
                         prompt_tokens = int(event["usage"]["prompt_tokens"])
+                        cached_tokens = (event["usage"].get("prompt_tokens_details") or {}).get(
+                            "cached_tokens"
+                        )
                     for choice in event["choices"]:
                         fresh = choice.get("token_ids") or []
                         text.append(choice["text"])
@@ -209,6 +222,7 @@ class Server:
             text="".join(text),
             token_ids=token_ids,
             prompt_tokens=prompt_tokens,
+            cached_tokens=cached_tokens,
             first_token_s=token_s[0],
             total_s=total,
             token_s=token_s,

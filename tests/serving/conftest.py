@@ -77,6 +77,10 @@ class Reference:
             self._known[key] = self._life.run(ask_warm, tokens, have, extra)
         return self._known[key]
 
+    def hashes(self, tokens: Tokens) -> list[bytes]:
+        """vLLM's block hashes of a prompt, as records hold them."""
+        return self._life.run(lambda engine: engine.hashes(tokens))
+
     def check(self, tokens: Tokens, answer: Answer, **extra: Any) -> None:
         """The same tokens as for the same hit length; log-probabilities as by recomputation."""
         assert not answer.error

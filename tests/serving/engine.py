@@ -44,6 +44,8 @@ PRELOAD = [
     "vllm.v1.worker.cpu_worker",
     "vllm.v1.worker.cpu_model_runner",
     "vllm.model_executor.models.llama",
+    "vllm.entrypoints.launchers.api_server.entry",
+    "vllm.entrypoints.openai.api_server",
     "tutti_kv.connector",
 ]
 BLOCK = 32
@@ -319,7 +321,7 @@ def damage(path: str, offset: int, length: int = 64) -> None:
         os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
 
 
-def _bend(two_batches: bool) -> None:
+def bend(two_batches: bool) -> None:
     """Change what vLLM on CPU decides for itself.
 
     two_batches: it forces asynchronous scheduling off; set it back (feasibility.md). And its
@@ -351,7 +353,7 @@ def _live(channel: Connection, log: str, environment: dict[str, str], options: A
             cloudpickle.loads(before)()
         from vllm import LLM
 
-        _bend(options.pop("two_batches"))
+        bend(options.pop("two_batches"))
         engine = Engine(LLM(**options))
         if environment.get("TUTTI_TEST_BATCHES"):
             assert engine.core.vllm_config.max_concurrent_batches == 2

@@ -40,15 +40,65 @@ def small(model: Path, disk: Faults, tmp_path_factory: pytest.TempPathFactory) -
         extra={"mode": "preload"},
         num_gpu_blocks_override=BLOCKS,
         max_model_len=(BLOCKS - 1) * 32,
+        disable_log_stats=False,
     ) as life:
         yield life
         disk.lift()
 
 
+class Scraper:
+    """Looks at every counter of vLLM's and of ours after each step, as Prometheus would."""
+
+    def __init__(self, engine: Engine) -> None:
+        self.engine = engine
+        self.first = self.last = self.scrape()
+        self.looks = 0
+        self.fallen: list[str] = []
+        self._step = engine.llm.llm_engine.step
+        engine.llm.llm_engine.step = self.step
+
+    @staticmethod
+    def scrape() -> dict[str, float]:
+        from prometheus_client import REGISTRY
+
+        return {
+            sample.name + repr(sorted(sample.labels.items())): sample.value
+            for family in REGISTRY.collect()
+            if family.type == "counter" and family.name.startswith(("vllm:", "tutti_"))
+            for sample in family.samples
+            if sample.name.endswith("_total")
+        }
+
+    def step(self) -> Any:
+        outputs = self._step()
+        before, self.last = self.last, self.scrape()
+        self.looks += 1
+        self.fallen += [name for name, value in before.items() if self.last.get(name, -1) < value]
+        return outputs
+
+    def end(self) -> None:
+        """What the last step has counted comes with the next."""
+        self.engine.ask([1, 2, 3], n=1)
+        del self.engine.llm.llm_engine.step
+
+    def moved(self, name: str) -> float:
+        """What a counter has grown by, over all of its labels."""
+        grown = [
+            value - self.first.get(full, 0.0)
+            for full, value in self.last.items()
+            if full.startswith(name + "_total")
+        ]
+        assert grown, f"there is no {name}"
+        return sum(grown)
+
+
 def test_preempted_under_slow_writes(small: Life, disk: Faults, reference: Reference) -> None:
     """Case 7: blocks are handed on while stores of them are under way; who owned them comes back.
 
-    Built to fail with a worker that does not fence; not seen yet.
+    No counter falls, and what was promised is what loads read. vLLM counts the hits of preempted
+    requests that come back apart from the others, so its own counter may say less.
+    Not a test of the fence: with a worker that does not fence it passes (tried). Built to fail
+    with counters that are set instead of added to; not seen yet.
     """
     prompts = [prompt(3000 + i, 300) for i in range(6)]
 
@@ -62,20 +112,34 @@ def test_preempted_under_slow_writes(small: Life, disk: Faults, reference: Refer
             preempt(*arguments, **named)
 
         engine.scheduler._preempt_request = count
+        engine.ask([1, 2, 3], n=1)
+        scraper = Scraper(engine)
         rule = disk.rule("write:delay:ms=200")
         first = engine.ask_all(prompts, n=120)
         engine.drop_local()
         engine.spend()
         second = engine.ask_all(prompts, n=8)
+        scraper.end()
         spent = engine.spend()
+        hits = [
+            scraper.moved("tutti_hit_tokens"),
+            scraper.moved("vllm:external_prefix_cache_hits"),
+            scraper.moved("tutti_load_bytes") / BYTES_PER_TOKEN,
+        ]
         slow = disk.count(rule, "acted")
         disk.lift()
         engine.healthy()
         del engine.scheduler._preempt_request
         unlike = [engine.unlike_cold(tokens) for tokens in prompts]
-        return first, second, preempted, slow, spent, unlike
+        scraped = (scraper.looks, scraper.fallen, hits)
+        return first, second, preempted, slow, spent, unlike, scraped
 
-    first, second, preempted, slow, spent, unlike = small.run(scenario)
+    first, second, preempted, slow, spent, unlike, scraped = small.run(scenario)
+    looks, fallen, (promised, first_time, read) = scraped
+    assert looks > 100, "void: nobody looked"
+    assert fallen == []
+    assert promised == read
+    assert 0 < first_time <= promised
     assert preempted > 0, "void: nothing was preempted"
     assert slow > 0, "void: no write was slow"
     assert sum(answer.external for answer in second) > 0
