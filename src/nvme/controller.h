@@ -1,0 +1,101 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * controller.h: one NVMe controller, from reset to shutdown.
+ *
+ * Responsible for bring-up, for what the controller says of itself, and for
+ * making and deleting queue pairs. Knows no pool and no engine; how registers
+ * and memory are reached is the port's (vfio.c, or the software controller).
+ *
+ * All calls come from one thread, and every wait has a bound. The path of a
+ * read or write is queue.h alone.
+ */
+#ifndef TUTTI_NVME_CONTROLLER_H
+#define TUTTI_NVME_CONTROLLER_H
+
+#include <stddef.h>
+
+#include "nvme/queue.h"
+#include "tutti/error.h"
+
+/**
+ * struct nvme_port - a way to a controller
+ * @name: for messages, such as "0000:01:00.0"
+ * @bar, @bar_bytes: its registers
+ * @map: let it reach memory, whole pages; fills in the address on the bus. 0 or a negative errno
+ * @unmap: take that away; nothing may be under way there
+ * @idle: called while something is waited for, with the nanoseconds waited so far
+ * @self: handed to them
+ */
+struct nvme_port {
+    const char *name;
+    void *bar;
+    size_t bar_bytes;
+    int (*map)(void *self, void *memory, size_t bytes, uint64_t *address);
+    int (*unmap)(void *self, uint64_t address, size_t bytes);
+    void (*idle)(void *self, uint64_t waited_ns);
+    void *self;
+};
+
+/** What a controller says of itself, and of its namespace. */
+struct nvme_facts {
+    char serial[21];
+    char model[41];
+    uint32_t depth;          /* deepest queue, entries */
+    uint32_t queues;         /* pairs of I/O queues that it granted */
+    uint64_t transfer_bytes; /* of one command, at most; UINT64_MAX without a limit */
+    uint32_t sgls;           /* 0 none, 1 at any alignment, 2 at dwords */
+    bool write_cache;
+    bool read_only;
+    uint32_t nsid;
+    uint32_t block_bytes; /* 512 or 4096 */
+    uint64_t blocks;
+};
+
+struct nvme_controller;
+
+/**
+ * nvme_open() - reset a controller, enable it and ask what it is
+ * @nsid: namespace, or 0 for the first
+ * @queues: pairs of I/O queues wanted; fewer may be granted
+ * @command_ns: bound on each admin command
+ *
+ * Return: 0; -ENODEV (no controller answers), -ETIMEDOUT (it does not become ready, or does not
+ * answer), -EOPNOTSUPP (page size, command set, block size, metadata), -ENOENT (no such
+ * namespace), -EIO (it failed), -ENOMEM; with a message that names what and the remedy.
+ */
+int nvme_open(const struct nvme_port *port, uint32_t nsid, uint32_t queues, uint64_t command_ns,
+              struct nvme_controller **controller, struct tutti_error *err);
+
+/**
+ * nvme_close() - shut it down in order, then disable it
+ *
+ * After it nothing of the controller's moves a byte. Return: 0; or -ETIMEDOUT or -EIO with a
+ * message where it did not stop: then all memory that it was given has to stay, and does.
+ */
+int nvme_close(struct nvme_controller *controller, struct tutti_error *err);
+
+void nvme_facts(const struct nvme_controller *controller, struct nvme_facts *facts);
+
+/**
+ * nvme_queue_open() - make a pair of I/O queues
+ * @number: 1 to facts.queues
+ * @depth: entries of each, 2 to facts.depth
+ *
+ * Return: 0, or -EINVAL, -ENOMEM, -EIO, -ETIMEDOUT with a message. @queue stays where it is until
+ * nvme_queue_close().
+ */
+int nvme_queue_open(struct nvme_controller *controller, uint32_t number, uint32_t depth,
+                    struct nvme_queue *queue, struct tutti_error *err);
+
+/** Delete a pair; its commands are over then. Return: 0, or as nvme_close(): the pair stays. */
+int nvme_queue_close(struct nvme_controller *controller, struct nvme_queue *queue,
+                     struct tutti_error *err);
+
+/** An admin command. Return: 0, -EIO with the status in a message, -ETIMEDOUT, -ENODEV. */
+int nvme_admin(struct nvme_controller *controller, const uint64_t words[NVME_SQE_WORDS],
+               uint32_t *value, struct tutti_error *err);
+
+/** What a status says, in words. */
+const char *nvme_status_text(uint32_t status);
+
+#endif
