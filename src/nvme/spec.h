@@ -24,7 +24,7 @@
 #define NVME_DOORBELLS 0x1000u /* PCIe 3.1.2 */
 
 /* Controller capabilities: Base 3.1.3.1. */
-#define NVME_CAP_MQES(cap) ((uint32_t)((cap)&0xffff))        /* deepest queue, 0's based */
+#define NVME_CAP_MQES(cap) ((uint32_t)(0xffff & (cap)))      /* deepest queue, 0's based */
 #define NVME_CAP_TO(cap) ((uint32_t)((cap) >> 24 & 0xff))    /* longest wait for RDY, 500 ms */
 #define NVME_CAP_DSTRD(cap) ((uint32_t)((cap) >> 32 & 0xf))  /* doorbell stride: 4 << this */
 #define NVME_CAP_CSS(cap) ((uint32_t)((cap) >> 37 & 0xff))   /* command sets; bit 0: NVM */
@@ -63,7 +63,7 @@
 /** Word 0: opcode, flags of dword 0, command identifier, namespace. */
 #define NVME_WORD0(opcode, flags, id, nsid)                                                        \
     ((uint64_t)(opcode) | (uint64_t)(flags) | (uint64_t)(id) << 16 | (uint64_t)(nsid) << 32)
-#define NVME_SQE_OPCODE(word0) ((uint32_t)((word0)&0xff))
+#define NVME_SQE_OPCODE(word0) ((uint32_t)(0xff & (word0)))
 #define NVME_SQE_FUSE(word0) ((uint32_t)((word0) >> 8 & 3))
 #define NVME_SQE_PSDT(word0) ((uint32_t)((word0) >> 14 & 3))
 #define NVME_SQE_ID(word0) ((uint32_t)((word0) >> 16 & 0xffff))
@@ -73,7 +73,7 @@
 #define NVME_CQE_WORDS 2u
 #define NVME_CQE_BYTES 16u
 #define NVME_CQE_PHASE (UINT64_C(1) << 48)
-#define NVME_CQE_SQ_HEAD(word1) ((uint32_t)((word1)&0xffff))
+#define NVME_CQE_SQ_HEAD(word1) ((uint32_t)(0xffff & (word1)))
 #define NVME_CQE_SQ(word1) ((uint32_t)((word1) >> 16 & 0xffff))
 #define NVME_CQE_ID(word1) ((uint32_t)((word1) >> 32 & 0xffff))
 /** Status code and its type: bits 7:0 and 10:8. */
