@@ -5,7 +5,8 @@
  * An engine reads a ring, turns ranges of transfer maps into commands of its
  * devices, verifies what arrives and completes. "uring" (Linux io_uring),
  * "threads" (a pool of preadv/pwritev threads, where io_uring is not
- * permitted), "fault" (wraps another engine's commands and spoils some), and a
+ * permitted), "nvme" (queue pairs of a drive that this process has to itself),
+ * "fault" (wraps another engine's commands and spoils some), and a
  * stub of "gpu", which compiles and says that it is not there.
  *
  * Rules for all: a completion word is always written; data is in place and
@@ -29,9 +30,12 @@
 extern "C" {
 #endif
 
+struct nvme_drive;
+
 /** A member as an engine sees it. */
 struct tutti_member {
-    int fd;
+    int fd;                   /* -1 where there is a drive */
+    struct nvme_drive *drive; /* an NVMe namespace that this process drives itself, or NULL */
     const char *path;   /* for messages */
     bool direct;        /* the descriptor does direct I/O */
     uint32_t alignment; /* offsets and lengths; memory too where direct */
@@ -39,8 +43,8 @@ struct tutti_member {
 
 /**
  * struct tutti_engine_options
- * @name: "auto" (uring, else threads, with the reason), "uring", "threads", or
- *   "fault" with @fault_rules and @fault_inner
+ * @name: "auto" (nvme where the members are drives; else uring, else threads, with the reason),
+ *   "uring", "threads", "nvme", or "fault" with @fault_rules and @fault_inner
  * @ring: read by one consumer per member
  * @member: @members members, in order
  * @device: where KV memory lives

@@ -25,6 +25,7 @@
 extern "C" {
 #endif
 
+struct nvme_drive;
 struct tutti_pool;
 
 /**
@@ -152,8 +153,9 @@ const uint8_t *tutti_pool_secret(const struct tutti_pool *pool);
 /** The home folder, as it was named; owned by the pool. */
 const char *tutti_pool_home(const struct tutti_pool *pool);
 
-/** File descriptor and path of a member; owned by the pool. */
+/** What a member is: a file descriptor or, where that is -1, a drive. And its path. The pool's. */
 int tutti_pool_member_fd(const struct tutti_pool *pool, uint32_t member);
+struct nvme_drive *tutti_pool_member_drive(const struct tutti_pool *pool, uint32_t member);
 const char *tutti_pool_member_path(const struct tutti_pool *pool, uint32_t member);
 
 /**

@@ -26,6 +26,7 @@
  * @segments: entries of @iov, 1..1024
  * @direction: enum tutti_direction
  * @result: bytes moved, or a negative errno
+ * @why: what the device said of a failure, a constant; NULL where only @result is known
  * @next, @due: the backend's own while it has the command
  */
 struct command {
@@ -35,13 +36,14 @@ struct command {
     struct iovec *iov;
     uint8_t direction;
     int32_t result;
+    const char *why;
     struct command *next;
     uint64_t due;
 };
 
 /**
  * struct backend_options
- * @fd, @path, @direct, @alignment: as struct tutti_member
+ * @fd, @drive, @path, @direct, @alignment: as struct tutti_member
  * @wakeup: eventfd; a wake-up on it ends wait()
  * @depth: most commands that are out at a time
  * @member: number, for thread names and for seeds
@@ -50,6 +52,7 @@ struct command {
  */
 struct backend_options {
     int fd;
+    struct nvme_drive *drive;
     const char *path;
     bool direct;
     uint32_t alignment;
@@ -69,7 +72,9 @@ struct backend {
  * struct backend_type - operations
  * @open: in the member's thread; 0 or a negative errno with a message
  * @fix: register memory for fixed buffers. 0, or a negative errno with the
- *   reason; transfers work without. Only while no command is out
+ *   reason; transfers work without, but for @reaches. Only while no command is out
+ * @reaches: whether commands may name this memory: only what was fixed can be
+ *   reached. NULL: all memory can
  * @submit: queue a command; at most @depth are out
  * @reap: hand over what is queued and collect what ended; never blocks
  * @wait: hand over what is queued, return when something ended, at a wake-up,
@@ -81,6 +86,7 @@ struct backend_type {
     int (*open)(const struct backend_options *options, struct backend **backend,
                 struct tutti_error *err);
     int (*fix)(struct backend *b, void *memory, size_t bytes, struct tutti_error *err);
+    bool (*reaches)(const struct backend *b, const void *memory, size_t bytes);
     void (*submit)(struct backend *b, struct command *command);
     uint32_t (*reap)(struct backend *b, struct command **ended, uint32_t most);
     void (*wait)(struct backend *b, uint64_t timeout_ns);
@@ -89,6 +95,7 @@ struct backend_type {
 
 extern const struct backend_type backend_uring;
 extern const struct backend_type backend_threads;
+extern const struct backend_type backend_nvme;
 extern const struct backend_type backend_fault;
 extern const struct backend_type backend_gpu;
 

@@ -136,6 +136,20 @@ static void copy_to_staging(const struct member *m, struct batch *b)
         }
 }
 
+/** Where a batch's staging is from: records never wait for what a layer holds. */
+static struct staging *staging_of(struct member *m, const struct task *t)
+{
+    return is_layer(t) || t->kind == WRITE_EMPTY ? &m->staging : &m->record_staging;
+}
+
+/** Whether a task's bytes go by way of staging. */
+static bool is_staged(const struct member *m, const struct task *t)
+{
+    if (t->kind == WRITE_EMPTY)
+        return true;
+    return is_layer(t) ? !t->direct : m->type->reaches != NULL;
+}
+
 /** Make the bytes that will be written, where they are not in place already. */
 static void prepare(struct member *m, struct batch *b)
 {
@@ -149,6 +163,8 @@ static void prepare(struct member *m, struct batch *b)
     case WRITE_RECORDS:
         for (uint32_t i = 0; i < b->count; i++)
             check_build_record(m, map, b->first + i);
+        if (b->staging)
+            memcpy(b->staging, map_record(map, b->first), b->count * b->unit);
         break;
     case WRITE_EMPTY:
         for (uint32_t i = 0; i < b->count; i++)
@@ -164,7 +180,8 @@ enum opening batch_open(struct member *m, struct task *t)
     const struct tutti_placement *p = t->map->placement;
     const struct tutti_transfer *items = t->map->items;
     uint64_t unit = is_layer(t) ? tutti_layer_stride(p) : p->record_stride;
-    bool staged = t->kind == WRITE_EMPTY || (is_layer(t) && !t->direct);
+    bool staged = is_staged(m, t);
+    struct staging *from = staging_of(m, t);
     uint64_t most = most_slots(m, t, unit, staged);
     uint32_t end = t->iocb->first + t->iocb->count;
     uint32_t count = 1;
@@ -174,7 +191,7 @@ enum opening batch_open(struct member *m, struct task *t)
     do {
         if (!batch_seek(m, t))
             return EXPANDED;
-        if (!staged || unit <= m->staging.bytes)
+        if (!staged || unit <= from->bytes)
             break;
         map_fail(t->map, t->cursor, ENOBUFS); /* staging smaller than one slot's layer */
     } while (true);
@@ -186,7 +203,7 @@ enum opening batch_open(struct member *m, struct task *t)
         wanted(m, t, t->cursor + count))
         count++;
     if (staged) {
-        staging = staging_take(&m->staging, count * unit);
+        staging = staging_take(from, count * unit);
         if (!staging)
             return BLOCKED;
     }
@@ -213,7 +230,7 @@ void batch_close(struct member *m, struct batch *b)
     struct task *t = b->task;
 
     if (b->staging)
-        staging_give(&m->staging, b->staging, b->count * b->unit);
+        staging_give(staging_of(m, t), b->staging, b->count * b->unit);
     b->next = m->batches;
     m->batches = b;
     task_batch_over(m, t);
@@ -289,6 +306,7 @@ static void submit(struct member *m, struct io *io, uint32_t bytes)
 
     c->bytes = bytes;
     c->segments = 0;
+    c->why = NULL;
     c->direction = b->task->iocb->direction;
     c->offset = b->offset + io->from;
     if (b->staging)
@@ -309,6 +327,7 @@ static void submit_record(struct member *m, struct io *io)
 
     c->bytes = map->placement->record_stride;
     c->segments = 0;
+    c->why = NULL;
     c->direction = TUTTI_READ;
     c->offset = tutti_record_place(map->placement, map->items[b->first + b->again].slot).offset;
     add_segment(c, io->scratch, c->bytes);

@@ -216,7 +216,7 @@ static void take_record(struct member *m, struct io *io, int error)
 
 static void note_error(struct member *m, struct io *io, int error)
 {
-    char what[96];
+    char what[160];
     const struct command *c = &io->command;
     const char *verb = c->direction == TUTTI_READ ? "read" : "write";
 
@@ -224,7 +224,8 @@ static void note_error(struct member *m, struct io *io, int error)
         snprintf(what, sizeof(what), "%s of %u bytes was cut short after %d", verb, c->bytes,
                  c->result);
     else
-        snprintf(what, sizeof(what), "%s of %u bytes failed", verb, c->bytes);
+        snprintf(what, sizeof(what), "%s of %u bytes failed%s%s", verb, c->bytes,
+                 c->why ? ", " : "", c->why ? c->why : "");
     member_count(&m->counters.io_errors, 1);
     member_io_error(m, -error, what, c->offset);
     if (!io->batch->noted)
@@ -400,7 +401,11 @@ static void verify(struct member *m, struct batch *b)
         if (map_status(t->map, position) != 0) {
             batch_set_bad(b, i, false);
         } else if (t->kind == READ_RECORDS) {
-            int error = record_error(m, t->map, position, map_record(t->map, position));
+            int error;
+
+            if (b->staging && !batch_is_bad(b, i))
+                memcpy(map_record(t->map, position), b->staging + i * b->unit, b->unit);
+            error = record_error(m, t->map, position, map_record(t->map, position));
 
             if (error == ENODATA && !batch_is_bad(b, i))
                 map_fail(t->map, position, error);

@@ -39,14 +39,18 @@ struct tutti_engine {
 };
 
 /** Backends to try in turn, for a name. Return: how many. */
-static uint32_t choices(const char *name, const struct backend_type *choice[2])
+static uint32_t choices(const char *name, bool drives, const struct backend_type *choice[2])
 {
-    if (!name || strcmp(name, "auto") == 0) {
+    bool automatic = !name || strcmp(name, "auto") == 0;
+
+    if (automatic && !drives) {
         choice[0] = &backend_uring;
         choice[1] = &backend_threads;
         return 2;
     }
-    choice[0] = strcmp(name, "uring") == 0     ? &backend_uring
+    choice[0] = automatic                      ? &backend_nvme
+                : strcmp(name, "nvme") == 0    ? &backend_nvme
+                : strcmp(name, "uring") == 0   ? &backend_uring
                 : strcmp(name, "threads") == 0 ? &backend_threads
                 : strcmp(name, "gpu") == 0     ? &backend_gpu
                                                : NULL;
@@ -55,7 +59,7 @@ static uint32_t choices(const char *name, const struct backend_type *choice[2])
 
 static int check_member(const struct tutti_member *m, struct tutti_error *err)
 {
-    if (m->fd < 0 || !m->path)
+    if ((m->fd < 0 && !m->drive) || !m->path)
         return tutti_error_set(err, -EINVAL, "a member without a descriptor or a path");
     if (m->alignment == 0 || m->alignment > 4096 || (m->alignment & (m->alignment - 1)) != 0)
         return tutti_error_set(err, -EINVAL,
@@ -88,6 +92,12 @@ static int check_options(const struct tutti_engine_options *o, size_t command_by
 
         if (rc < 0)
             return rc;
+        if ((o->member[i].drive == NULL) != (o->member[0].drive == NULL))
+            return tutti_error_set(err, -EINVAL,
+                                   "engine: %s is a drive of this process's own and %s is not: "
+                                   "members are of one kind",
+                                   o->member[o->member[i].drive ? i : 0].path,
+                                   o->member[o->member[i].drive ? 0 : i].path);
     }
     return 0;
 }
@@ -114,6 +124,7 @@ static void fill_member(struct tutti_engine *e, uint32_t i, const struct tutti_e
     tutti_ring_shape(o->ring, &m->ring_depth, &consumers);
     m->options = (struct backend_options){
         .fd = o->member[i].fd,
+        .drive = o->member[i].drive,
         .path = e->path[i],
         .direct = o->member[i].direct,
         .alignment = o->member[i].alignment,
@@ -201,7 +212,8 @@ int tutti_engine_open(const struct tutti_engine_options *o, struct tutti_engine 
     size_t command_bytes = (o->command_bytes ? o->command_bytes : DEFAULT_COMMAND_BYTES) & ~4095ul;
     bool fault = o->name && strcmp(o->name, "fault") == 0;
     const struct backend_type *choice[2];
-    uint32_t number = choices(fault ? o->fault_inner : o->name, choice);
+    bool drives = o->members > 0 && o->member && o->member[0].drive;
+    uint32_t number = choices(fault ? o->fault_inner : o->name, drives, choice);
     struct tutti_error reason = {0};
     struct tutti_engine *e;
     int rc;
@@ -209,8 +221,8 @@ int tutti_engine_open(const struct tutti_engine_options *o, struct tutti_engine 
     *out = NULL;
     if (number == 0)
         return tutti_error_set(err, -EINVAL,
-                               "engine \"%s\" is not known; there are auto, uring, threads, fault "
-                               "and gpu",
+                               "engine \"%s\" is not known; there are auto, uring, threads, nvme, "
+                               "fault and gpu",
                                fault ? o->fault_inner : o->name);
     rc = check_options(o, command_bytes, err);
     if (rc < 0)
@@ -267,6 +279,7 @@ int tutti_engine_register(struct tutti_engine *e, uint64_t base, size_t bytes,
             direct = false;
         } else if (member_fix(m, (void *)(uintptr_t)base, bytes, &unfixed) < 0 && direct) {
             tutti_error_set(err, 0, "%s: %s", m->options.path, unfixed.message);
+            direct = !m->type->reaches;
         }
     }
     return direct;

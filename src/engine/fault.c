@@ -45,8 +45,15 @@ static struct fault_backend *fault_of(struct backend *b)
 static int fault_open(const struct backend_options *o, struct backend **out,
                       struct tutti_error *err)
 {
-    struct fault_backend *f = calloc(1, sizeof(*f));
+    struct fault_backend *f;
     int rc;
+
+    if (o->drive)
+        return tutti_error_set(err, -EOPNOTSUPP,
+                               "%s: engine \"fault\" spoils commands on files; a drive's faults are "
+                               "the software controller's",
+                               o->path);
+    f = calloc(1, sizeof(*f));
 
     if (!f)
         return tutti_error_set(err, -ENOMEM, "no memory for engine \"fault\"");

@@ -30,6 +30,21 @@ void member_io_error(struct member *m, int code, const char *what, uint64_t offs
     pthread_mutex_unlock(&m->lock);
 }
 
+/** A backend that reaches only what was fixed is told of all that commands of ours name. */
+static int fix_own(struct member *m, struct tutti_error *err)
+{
+    int (*fix)(struct backend *, void *, size_t, struct tutti_error *) = m->type->fix;
+    int rc = staging_open(&m->record_staging, m->device, m->command_bytes, err);
+
+    if (rc == 0)
+        rc = fix(m->backend, m->record_staging.memory, m->record_staging.bytes, err);
+    if (rc == 0)
+        rc = fix(m->backend, m->staging.memory, m->staging.bytes, err);
+    if (rc == 0)
+        rc = fix(m->backend, m->scratch, (size_t)MEMBER_COMMANDS * MEMBER_SCRATCH, err);
+    return rc == 0 ? fix(m->backend, m->zeros, MEMBER_SCRATCH, err) : rc;
+}
+
 static int open_all(struct member *m, struct tutti_error *err)
 {
     struct tutti_error unfixed;
@@ -47,6 +62,8 @@ static int open_all(struct member *m, struct tutti_error *err)
     rc = m->type->open(&m->options, &m->backend, err);
     if (rc < 0)
         return rc;
+    if (m->type->reaches)
+        return fix_own(m, err);
     if (m->type->fix(m->backend, m->staging.memory, m->staging.bytes, &unfixed) < 0)
         tutti_error_set(err, 0, "%s: staging: %s", m->options.path, unfixed.message);
     return 0;
@@ -57,6 +74,7 @@ static void close_all(struct member *m)
     if (m->backend)
         m->type->close(m->backend);
     m->backend = NULL;
+    staging_close(&m->record_staging);
     staging_close(&m->staging);
     batch_pools_close(m);
     free(m->task);

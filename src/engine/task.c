@@ -192,6 +192,9 @@ static bool is_direct(const struct member *m, const struct task *t)
         if (((plane->base | plane->block_stride | p->object_bytes) & mask) != 0 ||
             !m->device->direct(plane->base, p->object_bytes))
             return false;
+        if (m->type->reaches &&
+            !m->type->reaches(m->backend, (const void *)(uintptr_t)plane->base, p->object_bytes))
+            return false;
     }
     return true;
 }

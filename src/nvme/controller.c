@@ -30,6 +30,8 @@ struct nvme_controller {
     struct pair_memory *pair; /* by number of I/O queue */
     uint8_t *page;            /* what the controller answers with */
     uint64_t page_address;
+    int32_t event_id; /* of the request for events that is out, or -1 */
+    bool event;       /* it was answered */
     bool failed; /* it did not do what it had to: it may still write to what it was given */
 };
 
@@ -154,6 +156,12 @@ static uint64_t cq_address(const struct pair_memory *m, uint32_t depth)
 
 /* Registers. */
 
+/** Nobody answers: ones from an empty slot, zeros from some virtual ones (a CAP is never 0). */
+static bool is_gone(const struct nvme_controller *c, uint32_t csts)
+{
+    return csts == GONE || (csts == 0 && nvme_read32(c->port.bar, NVME_CAP) == 0);
+}
+
 /** Wait until CSTS.RDY is @wanted. Return: 0, -ENODEV, -EIO, -ETIMEDOUT. */
 static int wait_ready(struct nvme_controller *c, uint32_t wanted, struct tutti_error *err)
 {
@@ -162,7 +170,7 @@ static int wait_ready(struct nvme_controller *c, uint32_t wanted, struct tutti_e
     for (;;) {
         uint32_t csts = nvme_read32(c->port.bar, NVME_CSTS);
 
-        if (csts == GONE)
+        if (is_gone(c, csts))
             return tutti_error_set(err, -ENODEV, "%s: the drive does not answer: it was removed",
                                    c->port.name);
         if ((csts & NVME_CSTS_RDY) == wanted)
@@ -209,17 +217,25 @@ static int enable(struct nvme_controller *c, struct tutti_error *err)
 
 /* Admin commands. */
 
-static int gone(const struct nvme_controller *c, struct tutti_error *err)
+int nvme_alive(const struct nvme_controller *c, struct tutti_error *err)
 {
     uint32_t csts = nvme_read32(c->port.bar, NVME_CSTS);
 
-    if (csts == GONE)
+    if (is_gone(c, csts))
         return tutti_error_set(err, -ENODEV, "%s: the drive does not answer: it was removed",
                                c->port.name);
     if (csts & NVME_CSTS_CFS)
         return tutti_error_set(err, -EIO, "%s: the controller reports a fatal status (CSTS %#x)",
                                c->port.name, csts);
     return 0;
+}
+
+static void note_event(struct nvme_controller *c, const struct nvme_done *done)
+{
+    if (c->event_id != (int32_t)done->id)
+        return;
+    c->event_id = -1;
+    c->event = done->status == NVME_OK;
 }
 
 int nvme_admin(struct nvme_controller *c, const uint64_t words[NVME_SQE_WORDS], uint32_t *value,
@@ -242,8 +258,10 @@ int nvme_admin(struct nvme_controller *c, const uint64_t words[NVME_SQE_WORDS], 
         nvme_queue_ring_completed(&c->admin);
         if (rc == 1 && done.id == (uint32_t)id)
             break;
-        if (rc == 1)
-            continue; /* one that was given up */
+        if (rc == 1) {
+            note_event(c, &done); /* or one that was given up */
+            continue;
+        }
         if (rc < 0) {
             c->failed = true;
             return tutti_error_set(err, rc,
@@ -251,7 +269,7 @@ int nvme_admin(struct nvme_controller *c, const uint64_t words[NVME_SQE_WORDS], 
                                    "out; nothing that it says can be believed",
                                    c->port.name);
         }
-        rc = gone(c, err);
+        rc = nvme_alive(c, err);
         if (rc < 0)
             return rc;
         if (tutti_clock_now() - began > c->command_ns) {
@@ -379,11 +397,9 @@ static int ask_for_queues(struct nvme_controller *c, uint32_t wanted, struct tut
         return rc;
     sq = (granted & 0xffff) + 1;
     cq = (granted >> 16) + 1;
-    c->facts.queues = sq < cq ? sq : cq;
-    if (c->facts.queues > wanted)
-        c->facts.queues = wanted;
-    c->pair = calloc(c->facts.queues + 1, sizeof(*c->pair));
-    return c->pair ? 0 : tutti_error_set(err, -ENOMEM, "%s: no memory", c->port.name);
+    sq = sq < cq ? sq : cq;
+    c->facts.queues = sq < wanted ? sq : wanted;
+    return 0;
 }
 
 /* Life. */
@@ -449,7 +465,10 @@ static int bring_up(struct nvme_controller *c, uint32_t nsid, uint32_t queues,
         rc = know_namespace(c, err);
     if (rc == 0)
         rc = ask_for_queues(c, queues < most_queues(c) ? queues : most_queues(c), err);
-    return rc;
+    if (rc < 0)
+        return rc;
+    c->pair = calloc(c->facts.queues + 1, sizeof(*c->pair));
+    return c->pair ? 0 : tutti_error_set(err, -ENOMEM, "%s: no memory", c->port.name);
 }
 
 static void release(struct nvme_controller *c)
@@ -474,6 +493,7 @@ int nvme_open(const struct nvme_port *port, uint32_t nsid, uint32_t queues, uint
         return tutti_error_set(err, -ENOMEM, "%s: no memory", port->name);
     c->port = *port;
     c->command_ns = command_ns;
+    c->event_id = -1;
     rc = bring_up(c, nsid, queues ? queues : 1, err);
     if (rc < 0) {
         struct tutti_error later;
@@ -495,7 +515,7 @@ static void notify_shutdown(struct nvme_controller *c)
     nvme_write32(c->port.bar, NVME_CC, nvme_read32(c->port.bar, NVME_CC) | NVME_CC_SHN_NORMAL);
     do {
         csts = nvme_read32(c->port.bar, NVME_CSTS);
-        if (csts == GONE || csts & NVME_CSTS_CFS || NVME_CSTS_SHST(csts) == NVME_SHST_DONE)
+        if (is_gone(c, csts) || csts & NVME_CSTS_CFS || NVME_CSTS_SHST(csts) == NVME_SHST_DONE)
             return;
         idle(c, began);
     } while (tutti_clock_now() - began < c->command_ns);
@@ -507,12 +527,106 @@ int nvme_close(struct nvme_controller *c, struct tutti_error *err)
 
     if (!c)
         return 0;
-    if (gone(c, err) == 0)
+    if (nvme_alive(c, err) == 0)
         notify_shutdown(c);
     rc = disable(c, err);
     if (rc == 0 || rc == -ENODEV)
         release(c);
     return rc == -ENODEV ? 0 : rc;
+}
+
+void nvme_bound(struct nvme_controller *c, uint64_t command_ns)
+{
+    c->command_ns = command_ns;
+}
+
+int nvme_stop(struct nvme_controller *c, struct tutti_error *err)
+{
+    int rc = disable(c, err);
+
+    if (rc == 0 || rc == -ENODEV)
+        c->failed = false;
+    return rc;
+}
+
+int nvme_restart(struct nvme_controller *c, struct tutti_error *err)
+{
+    uint32_t queues = c->facts.queues;
+    int rc;
+
+    queue_forget(&c->admin);
+    memset(c->admin_memory.memory, 0, c->admin_memory.bytes);
+    c->event_id = -1;
+    if (queue_init(&c->admin, c, &c->admin_memory, 0, ADMIN_DEPTH) < 0)
+        return tutti_error_set(err, -ENOMEM, "%s: no memory", c->port.name);
+    rc = enable(c, err);
+    if (rc == 0)
+        rc = ask_for_queues(c, queues, err);
+    if (rc == 0 && c->facts.queues < queues)
+        rc = tutti_error_set(err, -EIO,
+                             "%s: after a reset the drive grants %" PRIu32 " queues, and %" PRIu32
+                             " before",
+                             c->port.name, c->facts.queues, queues);
+    c->facts.queues = queues; /* as many as there is room for in c->pair */
+    return rc;
+}
+
+int nvme_abort(struct nvme_controller *c, uint32_t queue, uint32_t id, struct tutti_error *err)
+{
+    const uint64_t words[NVME_SQE_WORDS] = {
+        NVME_WORD0(NVME_ADMIN_ABORT, 0, 0, 0), 0, 0, 0, 0, queue | (uint64_t)id << 16};
+
+    return nvme_admin(c, words, NULL, err);
+}
+
+int nvme_health(struct nvme_controller *c, struct nvme_health *health, struct tutti_error *err)
+{
+    const uint64_t dwords = NVME_LOG_HEALTH_BYTES / 4 - 1;
+    const uint64_t words[NVME_SQE_WORDS] = {
+        NVME_WORD0(NVME_ADMIN_GET_LOG_PAGE, 0, 0, UINT32_MAX), 0, 0, c->page_address, 0,
+        NVME_LOG_HEALTH | dwords << 16};
+    int rc = nvme_admin(c, words, NULL, err);
+
+    if (rc < 0)
+        return rc;
+    health->warnings = c->page[NVME_HEALTH_WARNING];
+    health->spare = c->page[NVME_HEALTH_SPARE];
+    health->used = c->page[NVME_HEALTH_USED];
+    return 0;
+}
+
+/** Base 5.2: it stays out until there is something to tell. */
+static void ask_for_event(struct nvme_controller *c)
+{
+    uint64_t words[NVME_SQE_WORDS] = {0};
+
+    c->event_id = nvme_queue_take(&c->admin);
+    if (c->event_id < 0)
+        return;
+    words[0] = NVME_WORD0(NVME_ADMIN_ASYNC_EVENT, 0, (uint32_t)c->event_id, 0);
+    nvme_queue_put(&c->admin, words);
+    nvme_queue_ring(&c->admin);
+}
+
+int nvme_event(struct nvme_controller *c, struct tutti_error *err)
+{
+    struct nvme_done done;
+    bool told;
+    int rc;
+
+    while ((rc = nvme_queue_poll(&c->admin, &done)) == 1)
+        note_event(c, &done);
+    nvme_queue_ring_completed(&c->admin);
+    if (rc < 0) {
+        c->failed = true;
+        return tutti_error_set(err, rc, "%s: the controller completed a command that is not out",
+                               c->port.name);
+    }
+    told = c->event;
+    c->event = false;
+    if (c->event_id < 0)
+        ask_for_event(c);
+    return told;
 }
 
 void nvme_facts(const struct nvme_controller *c, struct nvme_facts *facts)
@@ -592,4 +706,12 @@ int nvme_queue_close(struct nvme_controller *c, struct nvme_queue *q, struct tut
     pair_memory_free(&c->port, &c->pair[q->number]);
     queue_forget(q);
     return 0;
+}
+
+void nvme_queue_lost(struct nvme_controller *c, struct nvme_queue *q)
+{
+    if (!q->out)
+        return;
+    pair_memory_free(&c->port, &c->pair[q->number]);
+    queue_forget(q);
 }

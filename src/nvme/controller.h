@@ -24,6 +24,9 @@
  * @map: let it reach memory, whole pages; fills in the address on the bus. 0 or a negative errno
  * @unmap: take that away; nothing may be under way there
  * @idle: called while something is waited for, with the nanoseconds waited so far
+ * @cut: keep the drive from memory by other means than its own (bus mastering); 0 when that is
+ *   sure. NULL: there is none
+ * @close: the way is no longer needed; NULL: nothing is to be done
  * @self: handed to them
  */
 struct nvme_port {
@@ -33,6 +36,8 @@ struct nvme_port {
     int (*map)(void *self, void *memory, size_t bytes, uint64_t *address);
     int (*unmap)(void *self, uint64_t address, size_t bytes);
     void (*idle)(void *self, uint64_t waited_ns);
+    int (*cut)(void *self);
+    void (*close)(void *self);
     void *self;
 };
 
@@ -74,6 +79,54 @@ int nvme_open(const struct nvme_port *port, uint32_t nsid, uint32_t queues, uint
  */
 int nvme_close(struct nvme_controller *controller, struct tutti_error *err);
 
+/**
+ * nvme_alive() - look at its status
+ *
+ * Return: 0, -ENODEV (it is gone: registers read as ones or zeros), -EIO (fatal status).
+ */
+int nvme_alive(const struct nvme_controller *controller, struct tutti_error *err);
+
+/** Bound each admin command from here on. */
+void nvme_bound(struct nvme_controller *controller, uint64_t command_ns);
+
+/**
+ * nvme_stop() - disable it: the last of its own ways to end commands
+ *
+ * After 0 it reads and writes no memory and all its queues are gone: nvme_queue_lost() each.
+ * -ETIMEDOUT: it did not stop. -ENODEV: it is gone, which is as good.
+ */
+int nvme_stop(struct nvme_controller *controller, struct tutti_error *err);
+
+/** Enable it again, with as many queues as before. Return: as nvme_open(). */
+int nvme_restart(struct nvme_controller *controller, struct tutti_error *err);
+
+/** Ask it to end a command of an I/O queue, which it may ignore. Return: as nvme_admin(). */
+int nvme_abort(struct nvme_controller *controller, uint32_t queue, uint32_t id,
+               struct tutti_error *err);
+
+/**
+ * struct nvme_health - how worn it is: Base 5.16.1.3
+ * @warnings: NVME_WARNING_ bits
+ * @spare: percent left
+ * @used: percent of the rated endurance, may exceed 100
+ */
+struct nvme_health {
+    uint32_t warnings;
+    uint32_t spare;
+    uint32_t used;
+};
+
+int nvme_health(struct nvme_controller *controller, struct nvme_health *health,
+                struct tutti_error *err);
+
+/**
+ * nvme_event() - whether it told of something by itself (worn, read-only, about to fail)
+ *
+ * Asks it to, the first time and again after each event. Return: 1 when it did: look at its health;
+ * 0; or a negative errno as nvme_admin().
+ */
+int nvme_event(struct nvme_controller *controller, struct tutti_error *err);
+
 void nvme_facts(const struct nvme_controller *controller, struct nvme_facts *facts);
 
 /**
@@ -90,6 +143,9 @@ int nvme_queue_open(struct nvme_controller *controller, uint32_t number, uint32_
 /** Delete a pair; its commands are over then. Return: 0, or as nvme_close(): the pair stays. */
 int nvme_queue_close(struct nvme_controller *controller, struct nvme_queue *queue,
                      struct tutti_error *err);
+
+/** Forget a pair that nvme_stop() or a drive that is gone has ended. */
+void nvme_queue_lost(struct nvme_controller *controller, struct nvme_queue *queue);
 
 /** An admin command. Return: 0, -EIO with the status in a message, -ETIMEDOUT, -ENODEV. */
 int nvme_admin(struct nvme_controller *controller, const uint64_t words[NVME_SQE_WORDS],

@@ -79,6 +79,13 @@ TUTTI_INLINE int32_t nvme_queue_take(struct nvme_queue *q)
     return id;
 }
 
+/** The identifier taken last goes back; nothing was put under it. */
+TUTTI_INLINE void nvme_queue_untake(struct nvme_queue *q, int32_t id)
+{
+    q->out[id] = 0;
+    q->free_id[q->free++] = (uint16_t)id;
+}
+
 /** Write the next entry; its identifier was taken. The controller is told by nvme_queue_ring(). */
 TUTTI_INLINE void nvme_queue_put(struct nvme_queue *q, const uint64_t words[NVME_SQE_WORDS])
 {

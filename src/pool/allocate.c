@@ -23,6 +23,7 @@
 #include <sys/statvfs.h>
 #include <unistd.h>
 
+#include "nvme/drive.h"
 #include "pool/internal.h"
 
 enum { PROBES = 64 };
@@ -106,6 +107,8 @@ static int begin_device(struct new_member *n, bool force, struct tutti_error *er
 {
     int rc = backing_open(&n->backing, n->path, true, err);
 
+    if (rc == 0)
+        rc = backing_lock(&n->backing, err);
     if (rc < 0)
         return rc;
     rc = refuse_pool(&n->backing, err);
@@ -175,6 +178,11 @@ int new_member_begin(struct new_member *n, const char *path, bool force, struct 
 
     memset(n, 0, sizeof(*n));
     n->backing.fd = -1;
+    if (nvme_drive_is_named(path)) {
+        n->path = strdup(path);
+        return n->path ? begin_device(n, force, err)
+                       : tutti_error_set(err, -ENOMEM, "%s: no memory", path);
+    }
     if (lstat(path, &st) == 0) {
         n->replaces = true;
         n->path = realpath(path, NULL); /* through symbolic links: they stay */
@@ -301,7 +309,7 @@ int new_member_shrink(struct new_member *n, uint64_t bytes, struct tutti_error *
 
 int new_member_place(struct new_member *n, struct tutti_error *err)
 {
-    int rc = fsync(n->backing.fd) < 0 ? -errno : 0;
+    int rc = backing_flush(&n->backing);
 
     if (rc == 0 && n->temporary) {
         rc = renameat2(AT_FDCWD, n->temporary, AT_FDCWD, n->path,

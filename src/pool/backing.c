@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * backing.c: the file or block device under a member: what it is, how large,
- * which I/O it accepts, and that nobody else has it.
+ * backing.c: the file, block device or drive under a member: what it is, how
+ * large, which I/O it accepts, and that nobody else has it.
  *
  * Knows nothing of the format. Alignment is learnt from the system, never
  * assumed: statx(STATX_DIOALIGN) where kernel and libc have it (Linux 6.1),
@@ -21,6 +21,7 @@
 #include <sys/vfs.h>
 #include <unistd.h>
 
+#include "nvme/drive.h"
 #include "pool/internal.h"
 
 void *backing_buffer(size_t bytes)
@@ -68,6 +69,8 @@ int backing_read(const struct backing *b, void *data, size_t bytes, uint64_t off
 {
     size_t done = 0;
 
+    if (b->drive)
+        return nvme_drive_read(b->drive, data, bytes, offset);
     while (done < bytes) {
         ssize_t n = pread(b->fd, (char *)data + done, bytes - done, (off_t)(offset + done));
 
@@ -89,6 +92,8 @@ int backing_write(const struct backing *b, const void *data, size_t bytes, uint6
 {
     size_t done = 0;
 
+    if (b->drive)
+        return nvme_drive_write(b->drive, data, bytes, offset);
     while (done < bytes) {
         ssize_t n = pwrite(b->fd, (const char *)data + done, bytes - done, (off_t)(offset + done));
 
@@ -99,6 +104,13 @@ int backing_write(const struct backing *b, const void *data, size_t bytes, uint6
         done += (size_t)n;
     }
     return 0;
+}
+
+int backing_flush(const struct backing *b)
+{
+    if (b->drive)
+        return nvme_drive_flush(b->drive);
+    return fdatasync(b->fd) < 0 ? -errno : 0;
 }
 
 /* Whether direct I/O of this size works, tried on bytes that exist. */
@@ -236,6 +248,31 @@ static int open_patiently(const char *path, int flags)
     return fd;
 }
 
+/** A drive of our own is a device whose I/O goes through queues in this process. */
+static int open_drive(struct backing *b, const char *path, struct tutti_error *err)
+{
+    struct nvme_facts facts;
+    int rc;
+
+    memset(b, 0, sizeof(*b));
+    b->fd = -1;
+    rc = nvme_drive_open(path, &b->drive, err);
+    if (rc < 0)
+        return rc;
+    nvme_drive_facts(b->drive, &facts);
+    b->opener = getpid();
+    b->bytes = facts.blocks * facts.block_bytes;
+    b->logical = facts.block_bytes;
+    b->preferred = facts.block_bytes;
+    b->block = true;
+    b->direct = true;
+    b->path = strdup(path);
+    if (b->path)
+        return 0;
+    backing_close(b);
+    return tutti_error_set(err, -ENOMEM, "%s: no memory", path);
+}
+
 int backing_open(struct backing *b, const char *path, bool write, struct tutti_error *err)
 {
     int flags = (write ? O_RDWR : O_RDONLY) | O_CLOEXEC | O_NONBLOCK; /* never hang on a FIFO */
@@ -243,7 +280,10 @@ int backing_open(struct backing *b, const char *path, bool write, struct tutti_e
     int fd, rc;
 
     b->fd = -1;
+    b->drive = NULL;
     b->path = NULL;
+    if (nvme_drive_is_named(path))
+        return open_drive(b, path, err);
     if (stat(path, &st) < 0)
         return backing_error(-errno, "opening", path, 0, err);
     if (!S_ISREG(st.st_mode) && !S_ISBLK(st.st_mode))
@@ -279,7 +319,12 @@ void backing_close(struct backing *b)
     }
     if (b->fd >= 0)
         close(b->fd);
+    if (b->claimed && b->opener == getpid())
+        nvme_drive_release(b->drive);
+    nvme_drive_close(b->drive);
     free(b->path);
+    b->drive = NULL;
+    b->claimed = false;
     b->fd = -1;
     b->path = NULL;
 }
@@ -304,10 +349,24 @@ static bool is_taken(int rc)
     return rc == -EAGAIN || rc == -EACCES;
 }
 
-int backing_lock(const struct backing *b, struct tutti_error *err)
+/** Another process cannot even open a drive that we have; within this one the claim is the lock. */
+static int claim_drive(struct backing *b, struct tutti_error *err)
+{
+    int rc = nvme_drive_claim(b->drive);
+
+    b->claimed = rc == 0;
+    if (rc < 0)
+        return tutti_error_set(err, rc, "%s: in use: this process has opened this member already",
+                               b->path);
+    return 0;
+}
+
+int backing_lock(struct backing *b, struct tutti_error *err)
 {
     int rc;
 
+    if (b->drive)
+        return claim_drive(b, err);
     if (b->block)
         return 0; /* O_EXCL did it */
     rc = try_lock(b->fd);

@@ -113,9 +113,13 @@ int tutti_pool_flush(struct tutti_pool *pool, struct tutti_error *err)
 {
     int result = 0;
 
-    for (uint32_t i = 0; i < pool->members && !pool->read_only; i++)
-        if (!is_fenced(pool, i) && fdatasync(pool->member[i].backing.fd) < 0 && result == 0)
-            result = backing_error(-errno, "flushing", pool->member[i].backing.path, 0, err);
+    for (uint32_t i = 0; i < pool->members && !pool->read_only; i++) {
+        const struct backing *b = &pool->member[i].backing;
+        int rc = is_fenced(pool, i) ? 0 : backing_flush(b);
+
+        if (rc < 0 && result == 0)
+            result = backing_error(rc, "flushing", b->path, 0, err);
+    }
     return result;
 }
 

@@ -257,8 +257,11 @@ static int clear_device(const struct formatting *f, struct new_member *n, struct
     rc = new_member_zero(n, 0, s->first_extent, err);
     for (uint32_t e = 0; e < s->extents && rc == 0; e++)
         rc = new_member_zero(n, s->first_extent + e * s->extent_bytes, record_area(s), err);
-    if (rc == 0 && fsync(n->backing.fd) < 0)
-        rc = backing_error(-errno, "flushing", n->path, 0, err);
+    if (rc == 0) {
+        rc = backing_flush(&n->backing);
+        if (rc < 0)
+            backing_describe(rc, "flushing", n->path, 0, err);
+    }
     return rc;
 }
 

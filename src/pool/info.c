@@ -66,6 +66,11 @@ int tutti_pool_member_fd(const struct tutti_pool *pool, uint32_t member)
     return member < pool->members ? pool->member[member].backing.fd : -1;
 }
 
+struct nvme_drive *tutti_pool_member_drive(const struct tutti_pool *pool, uint32_t member)
+{
+    return member < pool->members ? pool->member[member].backing.drive : NULL;
+}
+
 const char *tutti_pool_member_path(const struct tutti_pool *pool, uint32_t member)
 {
     return member < pool->members ? pool->member[member].backing.path : NULL;

@@ -26,8 +26,10 @@
 #define POOL_BUFFER_ALIGNMENT 4096u
 
 /**
- * struct backing - the file or block device under a member
+ * struct backing - the file, block device or drive under a member
  * @fd: open descriptor, or -1
+ * @drive: an NVMe namespace that this process drives itself, or NULL; a device like any other
+ * @claimed: we are the one owner of @drive
  * @path: as a person would name it; owned
  * @bytes: size of the file or device
  * @logical: smallest unit that direct I/O accepts, bytes
@@ -40,6 +42,8 @@
  */
 struct backing {
     int fd;
+    struct nvme_drive *drive;
+    bool claimed;
     pid_t opener; /* a forked child shares the lock, and must not let it go */
     char *path;
     uint64_t bytes;
@@ -121,10 +125,13 @@ int backing_open(struct backing *b, const char *path, bool write, struct tutti_e
 int backing_adopt(struct backing *b, int fd, const char *path, struct tutti_error *err);
 void backing_close(struct backing *b);
 /** Take the exclusive lock. Return: 0, or -EBUSY with a message. */
-int backing_lock(const struct backing *b, struct tutti_error *err);
+int backing_lock(struct backing *b, struct tutti_error *err);
 /** Whole reads and writes. Return: 0 or a negative errno; -ENODATA where the file ends early. */
 int backing_read(const struct backing *b, void *data, size_t bytes, uint64_t offset);
 int backing_write(const struct backing *b, const void *data, size_t bytes, uint64_t offset);
+/** What was written is there after a loss of power, and the size too. Return: 0 or negative errno.
+ */
+int backing_flush(const struct backing *b);
 /** Compose a message for a failed system call on a member. */
 void backing_describe(int code, const char *doing, const char *path, uint64_t offset,
                       struct tutti_error *err);

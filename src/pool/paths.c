@@ -12,6 +12,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "nvme/drive.h"
 #include "pool/internal.h"
 
 int home_path(char path[POOL_MAX_PATH], const char *home, const char *name, struct tutti_error *err)
@@ -96,7 +97,7 @@ int member_paths(const struct tutti_pool_options *o, char *path[TUTTI_MAX_MEMBER
             member_paths_free(path, i);
             return tutti_error_set(err, -EINVAL, "%s: the path of member %u is empty", o->home, i);
         }
-        if (!o->member || (stat(named, &st) == 0 && S_ISDIR(st.st_mode)))
+        if (!o->member || (!nvme_drive_is_named(named) && stat(named, &st) == 0 && S_ISDIR(st.st_mode)))
             path[i] = member_file(named, o->rank, i);
         else
             path[i] = strdup(named);
@@ -138,6 +139,8 @@ static bool same_member(const char *a, const char *b)
     char *cb;
     bool same;
 
+    if (nvme_drive_is_named(a) || nvme_drive_is_named(b))
+        return strcmp(a, b) == 0;
     if (stat(a, &sa) == 0 && stat(b, &sb) == 0) {
         if (S_ISBLK(sa.st_mode) && S_ISBLK(sb.st_mode))
             return sa.st_rdev == sb.st_rdev;

@@ -45,7 +45,7 @@ static int check_member(const struct backing *b, const struct tutti_superblock *
                                "bytes: remove the pool, it is made again",
                                b->path, (unsigned long long)b->bytes,
                                (unsigned long long)superblock_member_bytes(s));
-    if (access(b->path, W_OK) < 0)
+    if (!b->drive && access(b->path, W_OK) < 0)
         return backing_error(-errno, "asking to write to", b->path, 0, err);
     return 0;
 }

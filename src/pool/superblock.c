@@ -212,8 +212,8 @@ int superblock_write(const struct backing *b, struct tutti_superblock *s, unsign
     *buffer = *s;
     rc = backing_write(b, buffer, sizeof(*buffer), offset);
     free(buffer);
-    if (rc == 0 && fdatasync(b->fd) < 0)
-        rc = -errno;
+    if (rc == 0)
+        rc = backing_flush(b);
     if (rc < 0)
         return backing_error(rc, "writing the superblock of", b->path, offset, err);
     return 0;

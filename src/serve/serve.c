@@ -44,6 +44,7 @@ static int open_engine(struct tutti_serve *serve, const struct tutti_serve_optio
     for (uint32_t m = 0; m < info->superblock.members; m++)
         member[m] = (struct tutti_member){
             .fd = tutti_pool_member_fd(o->pool, m),
+            .drive = tutti_pool_member_drive(o->pool, m),
             .path = tutti_pool_member_path(o->pool, m),
             .direct = info->direct,
             .alignment = info->superblock.alignment,

@@ -31,7 +31,6 @@ uint32_t soft_admin_check(struct soft *s, struct soft_command *c)
             return NVME_EVENT_LIMIT;
         }
         s->events_out++;
-        c->held = true;
         return NVME_OK;
     default:
         soft_break(s, SOFT_OPCODE, "admin command %#x", opcode);
@@ -254,9 +253,23 @@ static uint32_t abort_command(struct soft *s, struct soft_command *c)
     return NVME_OK;
 }
 
+/** A request for events ends when there is one: Base 5.2. Dword 0: its type, what, and the log. */
+static uint32_t tell_event(struct soft *s, struct soft_command *c)
+{
+    const uint32_t health = 1;
+
+    if (!s->event)
+        return SOFT_NOT_YET;
+    s->event = false;
+    s->events_out--;
+    c->value = health | NVME_LOG_HEALTH << 16;
+    return NVME_OK;
+}
+
 uint32_t soft_admin(struct soft *s, struct soft_command *c)
 {
-    soft_count(&s->counters.admin, 1);
+    if (NVME_SQE_OPCODE(c->words[0]) != NVME_ADMIN_ASYNC_EVENT)
+        soft_count(&s->counters.admin, 1);
     switch (NVME_SQE_OPCODE(c->words[0])) {
     case NVME_ADMIN_IDENTIFY:
         return identify(s, c);
@@ -272,6 +285,8 @@ uint32_t soft_admin(struct soft *s, struct soft_command *c)
         return log_page(s, c);
     case NVME_ADMIN_ABORT:
         return abort_command(s, c);
+    case NVME_ADMIN_ASYNC_EVENT:
+        return tell_event(s, c);
     default:
         return features(s, c, NVME_SQE_OPCODE(c->words[0]) == NVME_ADMIN_SET_FEATURES);
     }

@@ -21,7 +21,7 @@
 #define SOFT_QUEUES 65u /* the admin pair and 64 */
 #define SOFT_COMMANDS 16384u
 #define SOFT_NOT_YET UINT32_MAX /* a command's status that has to wait */
-#define SOFT_MAPPINGS 64u
+#define SOFT_MAPPINGS 1024u
 #define SOFT_FAULTS 16u
 #define SOFT_MOST_EVENTS 4u /* event requests that may be out */
 #define SOFT_MOST_ABORTS 4u
@@ -99,6 +99,7 @@ struct soft {
     uint32_t under_way;
     uint32_t events_out;
     uint8_t warning; /* of the health log */
+    bool event;      /* it is to tell of it */
     uint32_t turn;   /* the queue that is looked at first */
     pthread_mutex_t map_lock;
     struct soft_mapping mapping[SOFT_MAPPINGS];

@@ -21,6 +21,8 @@
 
 #define IDLE_STEPS 200u
 #define IDLE_NS 50000
+#define LONG_IDLE (IDLE_STEPS + 2000u) /* about 100 ms without work */
+#define LONG_IDLE_NS 1000000
 
 void soft_count(uint64_t *counter, uint64_t by)
 {
@@ -176,6 +178,8 @@ bool soft_step(struct soft *s, uint64_t now)
         return busy;
     busy = soft_doorbells(s) || busy;
     busy = soft_fetch(s) || busy;
+    if (s->dead)
+        return busy;
     busy = soft_execute(s) || busy;
     return soft_post(s) || busy;
 }
@@ -209,7 +213,7 @@ int soft_new(const struct soft_options *options, struct soft **out, struct tutti
     pthread_mutex_init(&s->map_lock, NULL);
     s->pool = calloc(SOFT_COMMANDS, sizeof(*s->pool));
     s->bar = aligned_alloc(NVME_PAGE, SOFT_BAR_BYTES);
-    s->media = calloc(1, bytes);
+    s->media = options->media ? options->media : calloc(1, bytes);
     s->durable = options->write_cache ? calloc(1, bytes) : NULL;
     if (!s->pool || !s->bar || !s->media || (options->write_cache && !s->durable)) {
         soft_free(s);
@@ -239,7 +243,8 @@ void soft_free(struct soft *s)
     free(s->piece);
     free(s->pool);
     free(s->bar);
-    free(s->media);
+    if (!s->options.media)
+        free(s->media);
     free(s->durable);
     free(s);
 }
@@ -263,7 +268,8 @@ static void *run(void *argument)
         if (soft_step(s, tutti_clock_now()))
             idle = 0;
         else if (++idle > IDLE_STEPS)
-            nanosleep(&(struct timespec){.tv_nsec = IDLE_NS}, NULL);
+            nanosleep(&(struct timespec){.tv_nsec = idle < LONG_IDLE ? IDLE_NS : LONG_IDLE_NS},
+                      NULL);
     }
     return NULL;
 }
@@ -306,6 +312,12 @@ void soft_remove(struct soft *s)
 void soft_fatal(struct soft *s)
 {
     set_status(s, status(s) | NVME_CSTS_CFS);
+}
+
+void soft_warn(struct soft *s, uint32_t warnings)
+{
+    s->warning = (uint8_t)warnings;
+    s->event = true;
 }
 
 void soft_power_loss(struct soft *s)

@@ -45,6 +45,7 @@ struct soft_ways {
  * @block_bytes: of a logical block, 512 or 4096
  * @metadata_bytes: of each, as the namespace says; a driver is to refuse it
  * @blocks: of the namespace
+ * @media: blocks x block_bytes that outlive it, or NULL: memory of its own, all zero
  * @write_cache: a volatile one is there; see soft_power_loss()
  * @read_only: the namespace is write protected
  * @enable_ns: from CC.EN to CSTS.RDY, both ways
@@ -58,6 +59,7 @@ struct soft_options {
     uint32_t block_bytes;
     uint32_t metadata_bytes;
     uint64_t blocks;
+    uint8_t *media;
     bool write_cache;
     bool read_only;
     uint64_t enable_ns;
@@ -119,6 +121,8 @@ int soft_inject(struct soft *soft, const struct soft_fault *fault);
 void soft_remove(struct soft *soft);
 /** It dies as drives do: CSTS.CFS. */
 void soft_fatal(struct soft *soft);
+/** Its health log has these warnings from here on (NVME_WARNING_), and it tells of it. */
+void soft_warn(struct soft *soft, uint32_t warnings);
 /** The volatile write cache is lost: blocks written since the last flush are what they were. */
 void soft_power_loss(struct soft *soft);
 
