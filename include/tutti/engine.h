@@ -36,9 +36,9 @@ struct nvme_drive;
 struct tutti_member {
     int fd;                   /* -1 where there is a drive */
     struct nvme_drive *drive; /* an NVMe namespace that this process drives itself, or NULL */
-    const char *path;   /* for messages */
-    bool direct;        /* the descriptor does direct I/O */
-    uint32_t alignment; /* offsets and lengths; memory too where direct */
+    const char *path;         /* for messages */
+    bool direct;              /* the descriptor does direct I/O */
+    uint32_t alignment;       /* offsets and lengths; memory too where direct */
 };
 
 /**

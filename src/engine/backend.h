@@ -63,8 +63,10 @@ struct backend_options {
     const struct backend_type *inner;
 };
 
+/** @fixed_only: commands may name only memory that was fixed; set by open. */
 struct backend {
     const struct backend_type *type;
+    bool fixed_only;
     uint64_t system_calls; /* made by the member's thread for I/O; single writer */
 };
 
@@ -72,9 +74,8 @@ struct backend {
  * struct backend_type - operations
  * @open: in the member's thread; 0 or a negative errno with a message
  * @fix: register memory for fixed buffers. 0, or a negative errno with the
- *   reason; transfers work without, but for @reaches. Only while no command is out
- * @reaches: whether commands may name this memory: only what was fixed can be
- *   reached. NULL: all memory can
+ *   reason; transfers work without, where not @fixed_only. Only while no command is out
+ * @reaches: where @fixed_only: whether all of this memory was fixed
  * @submit: queue a command; at most @depth are out
  * @reap: hand over what is queued and collect what ended; never blocks
  * @wait: hand over what is queued, return when something ended, at a wake-up,

@@ -147,7 +147,7 @@ static bool is_staged(const struct member *m, const struct task *t)
 {
     if (t->kind == WRITE_EMPTY)
         return true;
-    return is_layer(t) ? !t->direct : m->type->reaches != NULL;
+    return is_layer(t) ? !t->direct : m->backend->fixed_only;
 }
 
 /** Make the bytes that will be written, where they are not in place already. */

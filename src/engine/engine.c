@@ -68,7 +68,7 @@ static int check_member(const struct tutti_member *m, struct tutti_error *err)
     return 0;
 }
 
-static int check_options(const struct tutti_engine_options *o, size_t command_bytes,
+static int check_options(const struct tutti_engine_options *o, size_t command_bytes, bool drives,
                          struct tutti_error *err)
 {
     uint32_t depth, consumers;
@@ -92,6 +92,11 @@ static int check_options(const struct tutti_engine_options *o, size_t command_by
 
         if (rc < 0)
             return rc;
+        if (o->member[i].fd < 0 && !drives)
+            return tutti_error_set(err, -EINVAL,
+                                   "%s: is a drive of this process's own: engine \"nvme\" (or "
+                                   "\"auto\") drives it",
+                                   o->member[i].path);
         if ((o->member[i].drive == NULL) != (o->member[0].drive == NULL))
             return tutti_error_set(err, -EINVAL,
                                    "engine: %s is a drive of this process's own and %s is not: "
@@ -224,7 +229,7 @@ int tutti_engine_open(const struct tutti_engine_options *o, struct tutti_engine 
                                "engine \"%s\" is not known; there are auto, uring, threads, nvme, "
                                "fault and gpu",
                                fault ? o->fault_inner : o->name);
-    rc = check_options(o, command_bytes, err);
+    rc = check_options(o, command_bytes, choice[0] == &backend_nvme, err);
     if (rc < 0)
         return rc;
     e = engine_new(o);
@@ -279,7 +284,7 @@ int tutti_engine_register(struct tutti_engine *e, uint64_t base, size_t bytes,
             direct = false;
         } else if (member_fix(m, (void *)(uintptr_t)base, bytes, &unfixed) < 0 && direct) {
             tutti_error_set(err, 0, "%s: %s", m->options.path, unfixed.message);
-            direct = !m->type->reaches;
+            direct = !m->backend->fixed_only;
         }
     }
     return direct;

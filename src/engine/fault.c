@@ -17,6 +17,7 @@
 
 #include "base/atomics.h"
 #include "base/clock.h"
+#include "nvme/drive.h"
 
 /** What a stretch held before it was written; newest first. */
 struct version {
@@ -45,15 +46,8 @@ static struct fault_backend *fault_of(struct backend *b)
 static int fault_open(const struct backend_options *o, struct backend **out,
                       struct tutti_error *err)
 {
-    struct fault_backend *f;
+    struct fault_backend *f = calloc(1, sizeof(*f));
     int rc;
-
-    if (o->drive)
-        return tutti_error_set(err, -EOPNOTSUPP,
-                               "%s: engine \"fault\" spoils commands on files; a drive's faults are "
-                               "the software controller's",
-                               o->path);
-    f = calloc(1, sizeof(*f));
 
     if (!f)
         return tutti_error_set(err, -ENOMEM, "no memory for engine \"fault\"");
@@ -66,6 +60,7 @@ static int fault_open(const struct backend_options *o, struct backend **out,
         free(f);
         return rc;
     }
+    f->base.fixed_only = f->inner->fixed_only;
     for (uint32_t i = 0; i < f->rules.count; i++)
         f->keeps_versions = f->keeps_versions || f->rules.rule[i].fault == FAULT_STALE;
     *out = &f->base;
@@ -92,6 +87,13 @@ static int fault_fix(struct backend *b, void *memory, size_t bytes, struct tutti
     return f->inner->type->fix(f->inner, memory, bytes, err);
 }
 
+static bool fault_reaches(const struct backend *b, const void *memory, size_t bytes)
+{
+    const struct fault_backend *f = (const struct fault_backend *)(const void *)b;
+
+    return f->inner->type->reaches(f->inner, memory, bytes);
+}
+
 /* Copies between a command's memory and one piece. */
 
 static uint8_t *piece_new(size_t bytes)
@@ -116,7 +118,13 @@ static void scatter(const struct command *c, const uint8_t *piece)
 static int32_t read_piece(const struct fault_backend *f, uint8_t *piece, uint64_t bytes,
                           uint64_t offset)
 {
-    ssize_t rc = pread(f->options.fd, piece, bytes, (off_t)offset);
+    ssize_t rc;
+
+    if (f->options.drive) {
+        rc = nvme_drive_read(f->options.drive, piece, bytes, offset);
+        return rc < 0 ? (int32_t)rc : (int32_t)bytes;
+    }
+    rc = pread(f->options.fd, piece, bytes, (off_t)offset);
 
     return rc < 0 ? -errno : (int32_t)rc;
 }
@@ -124,7 +132,13 @@ static int32_t read_piece(const struct fault_backend *f, uint8_t *piece, uint64_
 static int32_t write_piece(const struct fault_backend *f, const uint8_t *piece, uint64_t bytes,
                            uint64_t offset)
 {
-    ssize_t rc = pwrite(f->options.fd, piece, bytes, (off_t)offset);
+    ssize_t rc;
+
+    if (f->options.drive) {
+        rc = nvme_drive_write(f->options.drive, piece, bytes, offset);
+        return rc < 0 ? (int32_t)rc : (int32_t)bytes;
+    }
+    rc = pwrite(f->options.fd, piece, bytes, (off_t)offset);
 
     return rc < 0 ? -errno : (int32_t)rc;
 }
@@ -360,6 +374,7 @@ const struct backend_type backend_fault = {
     .name = "fault",
     .open = fault_open,
     .fix = fault_fix,
+    .reaches = fault_reaches,
     .submit = fault_submit,
     .reap = fault_reap,
     .wait = fault_wait,

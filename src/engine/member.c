@@ -62,7 +62,7 @@ static int open_all(struct member *m, struct tutti_error *err)
     rc = m->type->open(&m->options, &m->backend, err);
     if (rc < 0)
         return rc;
-    if (m->type->reaches)
+    if (m->backend->fixed_only)
         return fix_own(m, err);
     if (m->type->fix(m->backend, m->staging.memory, m->staging.bytes, &unfixed) < 0)
         tutti_error_set(err, 0, "%s: staging: %s", m->options.path, unfixed.message);

@@ -172,7 +172,7 @@ struct member {
     /* The thread's own. */
     struct backend *backend;
     struct staging staging;
-    struct staging record_staging; /* where a backend reaches only what was fixed */
+    struct staging record_staging;              /* where a backend reaches only what was fixed */
     struct task *task;                          /* by index */
     struct task_list class_list[TUTTI_CLASSES]; /* taken, not expanded; in order of taking */
     struct task *records_list;                  /* READ_RECORDS that are not over */

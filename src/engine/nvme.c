@@ -81,6 +81,7 @@ static int nvme_backend_open(const struct backend_options *o, struct backend **o
         return tutti_error_set(err, -ENOMEM, "%s: no memory for a queue", o->path);
     }
     n->base.type = &backend_nvme;
+    n->base.fixed_only = true;
     n->drive = o->drive;
     n->wakeup = o->wakeup;
     for (uint32_t i = 0; i < o->depth; i++) {

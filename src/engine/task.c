@@ -192,7 +192,7 @@ static bool is_direct(const struct member *m, const struct task *t)
         if (((plane->base | plane->block_stride | p->object_bytes) & mask) != 0 ||
             !m->device->direct(plane->base, p->object_bytes))
             return false;
-        if (m->type->reaches &&
+        if (m->backend->fixed_only &&
             !m->type->reaches(m->backend, (const void *)(uintptr_t)plane->base, p->object_bytes))
             return false;
     }

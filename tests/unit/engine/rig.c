@@ -12,6 +12,7 @@
 #include <unistd.h>
 
 #include "layout/record.h"
+#include "nvme/drive.h"
 
 #define MIB ((size_t)1 << 20)
 
@@ -40,6 +41,12 @@ static void fill_defaults(struct rig_options *o)
     o->ring_depth = or_default(o->ring_depth, 256);
 }
 
+/** Engine "nvme" has a software controller over each member's file. */
+static bool uses_drive(const struct rig_options *o)
+{
+    return strcmp(o->engine, "nvme") == 0 || (o->inner && strcmp(o->inner, "nvme") == 0);
+}
+
 static void open_member(struct rig *rig, uint32_t m, uint64_t bytes)
 {
     const struct rig_options *o = &rig->options;
@@ -65,6 +72,16 @@ static void open_member(struct rig *rig, uint32_t m, uint64_t bytes)
     if (flags & O_CREAT) {
         assert_int_equal(posix_fallocate(member->fd, 0, (off_t)bytes), 0);
         unlink(rig->path[m]);
+    }
+    if (uses_drive(o)) {
+        struct tutti_error err = {0};
+        const char *kind = getenv("TUTTI_TEST_DRIVE");
+
+        snprintf(rig->path[m], sizeof(rig->path[m]), "soft:/proc/self/fd/%d%s", member->fd,
+                 kind ? kind : "");
+        if (nvme_drive_open(rig->path[m], &member->drive, &err) < 0)
+            fail_msg("%s", err.message);
+        member->direct = true;
     }
     member->path = rig->path[m];
     member->alignment = o->alignment;
@@ -203,7 +220,9 @@ void rig_reopen(struct rig *rig, const char *engine, const char *rules, const ch
 void rig_close(struct rig *rig)
 {
     stop(rig);
-    for (uint32_t m = 0; m < rig->options.members; m++)
+    for (uint32_t m = 0; m < rig->options.members; m++) {
+        nvme_drive_close(rig->member[m].drive);
         close(rig->member[m].fd);
+    }
     free(rig->memory);
 }
