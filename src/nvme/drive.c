@@ -373,7 +373,11 @@ int nvme_drive_open(const char *name, struct nvme_drive **out, struct tutti_erro
     pthread_mutex_lock(&registry_lock);
     for (d = registry; d && strcmp(d->name, name) != 0; d = d->next)
         ;
-    if (d) {
+    if (d && d->opener != getpid()) {
+        rc = tutti_error_set(err, -EBUSY, "%s: in use: the process that this one was forked from "
+                                          "has opened this member",
+                             name);
+    } else if (d) {
         d->users++;
     } else {
         rc = open_named(name, &d, err);

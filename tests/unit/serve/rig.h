@@ -12,6 +12,7 @@
 #include <stddef.h>
 #include <cmocka.h>
 #include <dirent.h>
+#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -35,6 +36,9 @@ enum { RIG_LAYERS = 6, RIG_PARTS = 2, RIG_OBJECT = RIG_OBJECT_BYTES, RIG_BLOCKS 
 struct rig {
     char home[256];
     const char *member[2]; /* two member files, both in the home folder */
+    char name[2][300];     /* or, for engine "nvme", two drives of software over files there */
+    bool drives;
+    bool plain; /* and these as the files that they are */
     uint64_t bytes;
     uint64_t extent_bytes;
     bool unverified;
@@ -57,8 +61,11 @@ static inline void rig_ok(int rc, const struct tutti_error *err)
 
 static inline struct tutti_pool_options rig_pool_options(struct rig *r)
 {
-    r->member[0] = r->home;
-    r->member[1] = r->home;
+    for (uint32_t i = 0; i < 2; i++) {
+        snprintf(r->name[i], sizeof(r->name[i]), "%s%s/drive%u", r->plain ? "" : "soft:", r->home,
+                 i);
+        r->member[i] = r->drives ? r->name[i] : r->home;
+    }
     return (struct tutti_pool_options){
         .home = r->home,
         .member = r->member,
@@ -149,6 +156,16 @@ static inline void rig_make(struct rig *r, const char *engine, const char *rules
     rig_init(r, UINT64_C(64) << 20, 0);
     snprintf(r->home, sizeof(r->home), "rig-XXXXXX");
     assert_non_null(mkdtemp(r->home));
+    r->drives = strcmp(engine, "nvme") == 0;
+    for (uint32_t i = 0; r->drives && i < 2; i++) {
+        char path[300];
+        int fd;
+
+        snprintf(path, sizeof(path), "%s/drive%u", r->home, i);
+        fd = open(path, O_CREAT | O_EXCL | O_RDWR, 0600);
+        assert_true(fd >= 0 && ftruncate(fd, 40 << 20) == 0);
+        close(fd);
+    }
     options = rig_pool_options(r);
     rig_ok(tutti_pool_format(&options, &err), &err);
     rig_open(r, engine, rules);
