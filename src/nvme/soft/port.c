@@ -16,7 +16,8 @@
 
 #include "nvme/soft/soft.h"
 
-#define BUS_OFFSET (UINT64_C(1) << 50) /* an address on the bus that is used as a pointer faults */
+#define BUS_OFFSET (UINT64_C(1) << 50) /* an address on the bus that is used as a pointer faults   \
+                                        */
 
 struct soft_port {
     struct soft *soft;
@@ -75,8 +76,9 @@ struct soft *soft_port_soft(const struct nvme_port *port)
 /** Fill in the options that stand behind the first comma. Return: 0, or -EINVAL. */
 static int read_options(char *text, struct soft_options *o)
 {
-    enum { LBA, SGLS, MDTS, DEPTH, QUEUES, ABORTS, KINDS };
-    char *const names[KINDS + 1] = {"lba", "sgls", "mdts", "depth", "queues", "aborts", NULL};
+    enum { LBA, SGLS, MDTS, DEPTH, QUEUES, ABORTS, READY, KINDS };
+    char *const names[KINDS + 1] = {"lba",    "sgls",   "mdts",  "depth",
+                                    "queues", "aborts", "ready", NULL};
     char *value, *end;
 
     while (text && *text) {
@@ -96,6 +98,7 @@ static int read_options(char *text, struct soft_options *o)
           : kind == SGLS  ? &o->sgls
           : kind == MDTS  ? &o->mdts
           : kind == DEPTH ? &o->mqes
+          : kind == READY ? &o->ready_in
                           : &o->queues) = (uint32_t)(kind == DEPTH ? number - 1 : number);
     }
     return 0;
@@ -115,9 +118,8 @@ static int open_file(struct soft_port *p, const char *path, struct tutti_error *
         return tutti_error_set(err, errno == EWOULDBLOCK ? -EBUSY : -errno,
                                "%s: in use: another process has opened this member", path);
     p->bytes = (size_t)st.st_size;
-    p->media = p->bytes == 0
-                   ? MAP_FAILED
-                   : mmap(NULL, p->bytes, PROT_READ | PROT_WRITE, MAP_SHARED, p->fd, 0);
+    p->media = p->bytes == 0 ? MAP_FAILED
+                             : mmap(NULL, p->bytes, PROT_READ | PROT_WRITE, MAP_SHARED, p->fd, 0);
     if (p->media != MAP_FAILED)
         return 0;
     p->media = NULL;
@@ -132,13 +134,16 @@ static int begin(struct soft_port *p, char *what, struct tutti_error *err)
     char *options = strchr(what, ',');
     int rc;
 
+    o.ready_in = 59; /* half a minute, for a machine whose threads wait for each other */
     if (options)
         *options++ = 0;
     if (read_options(options, &o) < 0)
-        return tutti_error_set(err, -EINVAL,
-                               "soft:%s: its options are lba=, sgls=, mdts=, depth=, queues= and aborts=, "
-                               "each a number",
-                               what);
+        return tutti_error_set(
+            err, -EINVAL,
+            "soft:%s: its options are lba=, sgls=, mdts=, depth=, queues=, aborts= "
+            "and ready=, "
+            "each a number",
+            what);
     rc = open_file(p, what, err);
     if (rc < 0)
         return rc;

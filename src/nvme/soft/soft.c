@@ -226,8 +226,8 @@ int soft_new(const struct soft_options *options, struct soft **out, struct tutti
     }
     memset(s->bar, 0, SOFT_BAR_BYTES);
     nvme_write64(s->bar, NVME_CAP,
-                 options->mqes | 1u << 16 | (uint64_t)options->dstrd << 32 |
-                     (uint64_t)NVME_CAP_CSS_NVM << 37);
+                 options->mqes | 1u << 16 | (uint64_t)(options->ready_in & 0xff) << 24 |
+                     (uint64_t)options->dstrd << 32 | (uint64_t)NVME_CAP_CSS_NVM << 37);
     nvme_write32(s->bar, NVME_VS, 0x20000);
     *out = s;
     return 0;

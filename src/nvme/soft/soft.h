@@ -49,6 +49,7 @@ struct soft_ways {
  * @write_cache: a volatile one is there; see soft_power_loss()
  * @read_only: the namespace is write protected
  * @enable_ns: from CC.EN to CSTS.RDY, both ways
+ * @ready_in: within how many times 500 ms it says that it is ready, less 1: CAP.TO, 0 to 255
  */
 struct soft_options {
     uint32_t mqes;
@@ -63,6 +64,7 @@ struct soft_options {
     bool write_cache;
     bool read_only;
     uint64_t enable_ns;
+    uint32_t ready_in;
     struct soft_ways ways;
 };
 

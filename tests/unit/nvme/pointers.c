@@ -183,8 +183,8 @@ static void random_scatter(void **state)
 
     for (uint32_t round = 0; round < 3000; round++) {
         uint32_t block = roll(2) ? 512 : 4096, segments = 1 + (uint32_t)roll(MOST_SEGMENTS);
-        struct nvme_limits limits = {.bytes = mdts[roll(5)], .block = block,
-                                     .sgls = (uint32_t)roll(3)};
+        struct nvme_limits limits = {
+            .bytes = mdts[roll(5)], .block = block, .sgls = (uint32_t)roll(3)};
         uint64_t object = block * (1 + roll(16)), gap = block * roll(4), bytes = 0;
         uint64_t skew = limits.sgls == 0 ? 4 * roll(128) * roll(2) : 4 * roll(1024);
         uint8_t *at = region[0] + skew, *end = region[REGIONS - 1] + REGION_BYTES;
@@ -211,8 +211,7 @@ static void largest_object(void **state)
     (void)state;
     for (uint32_t sgls = 0; sgls <= 2; sgls++)
         for (uint32_t skew = 0; skew <= 4092; skew += 1364) {
-            const struct nvme_limits limits = {
-                .bytes = 2 << 20, .block = 512, .sgls = sgls};
+            const struct nvme_limits limits = {.bytes = 2 << 20, .block = 512, .sgls = sgls};
             const struct iovec iov = {.iov_base = region[0] + skew, .iov_len = 2 << 20};
 
             assert_int_equal(move_all(&windows, &limits, &iov, 1, 2 << 20), 1);

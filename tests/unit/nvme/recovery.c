@@ -56,7 +56,7 @@ static void tell(const struct story *story)
     struct iovec iov;
     uint64_t began;
 
-    soft_drive_open(&s, story->no_aborts ? ",aborts=0" : "", &SHORT);
+    soft_drive_open(&s, story->no_aborts ? ",ready=1,aborts=0" : ",ready=1", &SHORT);
     assert_int_equal(nvme_drive_take_lane(s.drive, 32, 4, &lane, &err), 0);
     iov = (struct iovec){.iov_base = window_of(&s, lane), .iov_len = NVME_PAGE};
     for (uint32_t i = 0; i < story->faults; i++)
@@ -90,14 +90,22 @@ static void tell(const struct story *story)
     free(iov.iov_base);
 }
 
-#define LOST_READ {.kind = SOFT_LOST, .opcode = NVME_READ, .count = 1}
-#define LATE_READ {.kind = SOFT_LATE, .opcode = NVME_READ, .count = 1, .delay_ns = 600 * MS}
-#define LOST_ADMIN(code) {.kind = SOFT_LOST, .opcode = (code), .admin = true, .count = 1}
+#define LOST_READ                                                                                  \
+    {                                                                                              \
+        .kind = SOFT_LOST, .opcode = NVME_READ, .count = 1                                         \
+    }
+#define LATE_READ                                                                                  \
+    {                                                                                              \
+        .kind = SOFT_LATE, .opcode = NVME_READ, .count = 1, .delay_ns = 600 * MS                   \
+    }
+#define LOST_ADMIN(code)                                                                           \
+    {                                                                                              \
+        .kind = SOFT_LOST, .opcode = (code), .admin = true, .count = 1                             \
+    }
 
 static void an_abort_helps(void **state)
 {
-    const struct story story = {
-        .fault = {LOST_READ}, .faults = 1, .result = -EIO, .aborts = 1};
+    const struct story story = {.fault = {LOST_READ}, .faults = 1, .result = -EIO, .aborts = 1};
     (void)state;
 
     tell(&story);
@@ -152,19 +160,18 @@ static void a_deletion_is_not_answered(void **state)
 /** A queue that is gone and cannot be made again: the drive is reset, and that helps. */
 static void a_queue_cannot_be_made_again(void **state)
 {
-    const struct story story = {
-        .fault = {LOST_READ,
-                  {.kind = SOFT_STATUS,
-                   .opcode = NVME_ADMIN_CREATE_SQ,
-                   .admin = true,
-                   .count = 1,
-                   .status = NVME_INTERNAL}},
-        .faults = 2,
-        .no_aborts = true,
-        .result = -ETIMEDOUT,
-        .aborts = 1,
-        .deletions = 1,
-        .resets = 1};
+    const struct story story = {.fault = {LOST_READ,
+                                          {.kind = SOFT_STATUS,
+                                           .opcode = NVME_ADMIN_CREATE_SQ,
+                                           .admin = true,
+                                           .count = 1,
+                                           .status = NVME_INTERNAL}},
+                                .faults = 2,
+                                .no_aborts = true,
+                                .result = -ETIMEDOUT,
+                                .aborts = 1,
+                                .deletions = 1,
+                                .resets = 1};
     (void)state;
 
     tell(&story);
@@ -183,9 +190,8 @@ static void what_it_says_is_not_believed(void **state)
 
 static void nothing_helps(void **state)
 {
-    const struct story story = {.fault = {{.kind = SOFT_DEAD, .opcode = NVME_READ, .count = 1}},
-                                .faults = 1,
-                                .held = true};
+    const struct story story = {
+        .fault = {{.kind = SOFT_DEAD, .opcode = NVME_READ, .count = 1}}, .faults = 1, .held = true};
     (void)state;
 
     tell(&story);

@@ -21,9 +21,8 @@ static const char *engine;
 static void superblocks(struct tutti_superblock s[4])
 {
     for (uint32_t i = 0; i < 4; i++) {
-        int fd = open(tutti_pool_member_path(r.pool, i / 2), O_RDONLY | O_CLOEXEC);
+        int fd = rig_open_member(&r, i / 2, O_RDONLY);
 
-        assert_true(fd >= 0);
         assert_int_equal(pread(fd, &s[i], sizeof(s[i]), (off_t)(i % 2) * TUTTI_SUPERBLOCK_COPY),
                          sizeof(s[i]));
         close(fd);

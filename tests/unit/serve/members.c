@@ -113,12 +113,8 @@ static void fenced_and_back(void **state)
 /** Both copies of a member's superblock. */
 static void head_of(const struct rig *r, uint32_t member, unsigned char *head)
 {
-    char path[600];
-    int fd;
+    int fd = rig_open_member(r, member, O_RDONLY);
 
-    snprintf(path, sizeof(path), "%s/rank0.member%u.tutti", r->home, member);
-    fd = open(path, O_RDONLY | O_CLOEXEC);
-    assert_true(fd >= 0);
     assert_int_equal(pread(fd, head, 4096, 0), 4096);
     assert_int_equal(pread(fd, head + 4096, 4096, 65536), 4096);
     close(fd);

@@ -78,6 +78,19 @@ static inline struct tutti_pool_options rig_pool_options(struct rig *r)
     };
 }
 
+/** Open the file that a member's bytes lie in, behind its back. */
+static inline int rig_open_member(const struct rig *r, uint32_t member, int flags)
+{
+    char path[600];
+    int fd;
+
+    snprintf(path, sizeof(path), r->drives ? "%s/drive%u" : "%s/rank0.member%u.tutti", r->home,
+             member);
+    fd = open(path, flags | O_CLOEXEC);
+    assert_true(fd >= 0);
+    return fd;
+}
+
 /** Open pool, serve and directory over what is in the home folder. */
 static inline void rig_open(struct rig *r, const char *engine, const char *rules)
 {

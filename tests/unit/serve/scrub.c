@@ -40,11 +40,10 @@ static uint32_t round_of(struct tutti_scrub *scrub, struct tutti_transfer *bad)
 
 static void flip(const struct rig *r, struct tutti_place place, off_t at)
 {
-    int fd = open(tutti_pool_member_path(r->pool, place.member), O_RDWR | O_CLOEXEC);
+    int fd = rig_open_member(r, place.member, O_RDWR);
     off_t offset = (off_t)place.offset + at;
     uint8_t byte;
 
-    assert_true(fd >= 0);
     assert_int_equal(pread(fd, &byte, 1, offset), 1);
     byte ^= 4;
     assert_int_equal(pwrite(fd, &byte, 1, offset), 1);

@@ -23,9 +23,7 @@ static void slot_bytes(const struct rig *r, uint32_t slot, unsigned char *bytes,
     int fd;
 
     assert_int_equal(tutti_pool_placement(r->pool, 0, &p), 0);
-    fd = open(tutti_pool_member_path(r->pool, tutti_record_place(&p, slot).member),
-              O_RDWR | O_CLOEXEC);
-    assert_true(fd >= 0);
+    fd = rig_open_member(r, tutti_record_place(&p, slot).member, O_RDWR);
     for (uint32_t l = 0; l <= p.layers; l++) {
         struct tutti_place at =
             l == p.layers ? tutti_record_place(&p, slot) : tutti_object_place(&p, slot, l, 0);
