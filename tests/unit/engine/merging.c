@@ -211,18 +211,20 @@ static void system_calls(void **state)
 {
     static const uint32_t counts[] = {1, 64, 512};
     struct rig_options o = {.slots = 512, .extents = 1, .parts = 1, .object_bytes = 512};
+    /* Engine "nvme" looks by sleeping, up to a thousand times a second, whatever is out. */
+    uint64_t waits = strcmp(engine, "nvme") == 0 ? 300 : 0;
     struct cost c;
     (void)state;
 
     for (uint32_t i = 0; i < 3; i++) {
         c = cost_in(o, slots_from(0, 1), counts[i]);
         assert_int_equal(c.layer.commands, 1);
-        assert_true(c.layer.system_calls <= 10);
-        assert_true(c.records.system_calls <= 10);
+        assert_true(c.layer.system_calls <= 10 + waits);
+        assert_true(c.records.system_calls <= 10 + waits);
     }
     c = cost_in(o, slots_from(0, 2), 200);
     assert_int_equal(c.layer.commands, 200);
-    assert_true(c.layer.system_calls <= 2 * 200 + 10);
+    assert_true(c.layer.system_calls <= 2 * 200 + 10 + waits);
 }
 
 int main(int argc, char **argv)

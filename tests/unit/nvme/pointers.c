@@ -181,7 +181,7 @@ static void random_scatter(void **state)
     static const uint64_t mdts[] = {4096, 8192, 131072, 524288, UINT64_C(1) << 31};
     (void)state;
 
-    for (uint32_t round = 0; round < 3000; round++) {
+    for (uint32_t round = 0; round < 500; round++) {
         uint32_t block = roll(2) ? 512 : 4096, segments = 1 + (uint32_t)roll(MOST_SEGMENTS);
         struct nvme_limits limits = {
             .bytes = mdts[roll(5)], .block = block, .sgls = (uint32_t)roll(3)};
