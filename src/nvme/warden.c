@@ -127,8 +127,8 @@ static void ask_for_aborts(struct nvme_drive *d, const struct nvme_lane *lane, c
 
     nvme_bound(d->controller, d->bounds.abort);
     for (uint32_t i = 0; i < count && rc != -ETIMEDOUT; i++) {
+        note(d, &d->steps.aborts, NULL); /* before whoever waits can see what came of it */
         rc = nvme_abort(d->controller, lane->number, id[i], err);
-        note(d, &d->steps.aborts, err);
     }
     if (rc == -ETIMEDOUT || rc == -EPROTO)
         reset(d, err); /* it does not even answer to the admin queue */
