@@ -74,6 +74,12 @@ const char *nvme_status_text(uint32_t status)
     return "a status that is not known here";
 }
 
+/** Why the port's map or unmap failed. */
+static const char *port_said(const struct nvme_port *port, int rc)
+{
+    return port->said ? port->said->message : strerror(-rc);
+}
+
 static void idle(const struct nvme_controller *c, uint64_t since)
 {
     c->port.idle(c->port.self, tutti_clock_now() - since);
@@ -99,7 +105,7 @@ static int pair_memory_new(const struct nvme_port *port, struct pair_memory *m, 
         free(m->memory);
         m->memory = NULL;
         return tutti_error_set(err, rc, "%s: the drive cannot be let to its queues: %s", port->name,
-                               strerror(-rc));
+                               port_said(port, rc));
     }
     return 0;
 }
@@ -454,7 +460,7 @@ static int bring_up(struct nvme_controller *c, uint32_t nsid, uint32_t queues,
         free(c->page);
         c->page = NULL;
         return tutti_error_set(err, rc, "%s: no memory for its answers: %s", c->port.name,
-                               strerror(-rc));
+                               port_said(&c->port, rc));
     }
     rc = enable(c, err);
     if (rc == 0)
@@ -640,9 +646,15 @@ static int create(struct nvme_controller *c, const struct nvme_queue *q,
                   const struct pair_memory *m, struct tutti_error *err)
 {
     uint64_t shape = q->number | (uint64_t)(q->depth - 1) << 16;
-    const uint64_t cq[NVME_SQE_WORDS] = {
-        NVME_WORD0(NVME_ADMIN_CREATE_CQ, 0, 0, 0),    0, 0, cq_address(m, q->depth), 0,
-        shape | (uint64_t)NVME_QUEUE_CONTIGUOUS << 32};
+    uint32_t vector = c->port.vector ? c->port.vector(c->port.self, q->number) : 0;
+    uint32_t interrupt = vector ? NVME_QUEUE_INTERRUPT | vector << 16 : 0;
+    const uint64_t cq[NVME_SQE_WORDS] = {NVME_WORD0(NVME_ADMIN_CREATE_CQ, 0, 0, 0),
+                                         0,
+                                         0,
+                                         cq_address(m, q->depth),
+                                         0,
+                                         shape | (uint64_t)(NVME_QUEUE_CONTIGUOUS | interrupt)
+                                                     << 32};
     const uint64_t sq[NVME_SQE_WORDS] = {NVME_WORD0(NVME_ADMIN_CREATE_SQ, 0, 0, 0),
                                          0,
                                          0,

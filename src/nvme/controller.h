@@ -27,6 +27,8 @@
  * @cut: keep the drive from memory by other means than its own (bus mastering); 0 when that is
  *   sure. NULL: there is none
  * @close: the way is no longer needed; NULL: nothing is to be done
+ * @vector: interrupt of the completions of a pair of I/O queues, 0 for none; or NULL
+ * @said: where map and unmap say why they failed, or NULL
  * @self: handed to them
  */
 struct nvme_port {
@@ -38,6 +40,8 @@ struct nvme_port {
     void (*idle)(void *self, uint64_t waited_ns);
     int (*cut)(void *self);
     void (*close)(void *self);
+    uint32_t (*vector)(void *self, uint32_t number);
+    const struct tutti_error *said;
     void *self;
 };
 

@@ -134,6 +134,7 @@
 
 /* Creation of queues: command dword 11. */
 #define NVME_QUEUE_CONTIGUOUS 1u /* its memory is one piece */
+#define NVME_QUEUE_INTERRUPT 2u  /* of completions; the vector: bits 31:16 */
 
 /* Commands of the NVM command set: NVM 3.2; flush: Base 7.1. */
 #define NVME_FLUSH 0x00u
