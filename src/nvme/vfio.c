@@ -4,7 +4,6 @@
 
 #include <fcntl.h>
 #include <inttypes.h>
-#include <libgen.h>
 #include <limits.h>
 #include <linux/pci_regs.h>
 #include <linux/vfio.h>
@@ -92,7 +91,7 @@ static const char *linked(const struct nvme_vfio *v, const char *link, char to[P
     snprintf(path, sizeof(path), "/sys/bus/pci/devices/%s/%s", v->name, link);
     got = readlink(path, to, PATH_MAX - 1);
     to[got > 0 ? got : 0] = 0;
-    return basename(to);
+    return strrchr(to, '/') ? strrchr(to, '/') + 1 : to;
 }
 
 static uint32_t class_of(const struct nvme_vfio *v)

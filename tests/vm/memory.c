@@ -1,0 +1,2 @@
+#include "guest.h"
+const struct test memory_tests[] = {{0}};
