@@ -162,10 +162,17 @@ static uint64_t cq_address(const struct pair_memory *m, uint32_t depth)
 
 /* Registers. */
 
+<<<<<<< HEAD
 /** Nobody answers: ones from an empty slot, zeros from some virtual ones (a CAP is never 0). */
 static bool is_gone(const struct nvme_controller *c, uint32_t csts)
 {
     return csts == GONE || (csts == 0 && nvme_read32(c->port.bar, NVME_CAP) == 0);
+=======
+/** Nobody answers: ones, or zeros where a bridge makes them; a controller's version is neither. */
+static bool removed(const struct nvme_controller *c, uint32_t csts)
+{
+    return csts == GONE || (csts == 0 && nvme_read32(c->port.bar, NVME_VS) == 0);
+>>>>>>> af95671 (Tests in a virtual machine: stray DMA, refused mappings, bad sectors, stalls, killed, forked, pulled out)
 }
 
 /** Wait until CSTS.RDY is @wanted. Return: 0, -ENODEV, -EIO, -ETIMEDOUT. */
@@ -176,7 +183,11 @@ static int wait_ready(struct nvme_controller *c, uint32_t wanted, struct tutti_e
     for (;;) {
         uint32_t csts = nvme_read32(c->port.bar, NVME_CSTS);
 
+<<<<<<< HEAD
         if (is_gone(c, csts))
+=======
+        if (removed(c, csts))
+>>>>>>> af95671 (Tests in a virtual machine: stray DMA, refused mappings, bad sectors, stalls, killed, forked, pulled out)
             return tutti_error_set(err, -ENODEV, "%s: the drive does not answer: it was removed",
                                    c->port.name);
         if ((csts & NVME_CSTS_RDY) == wanted)
@@ -227,7 +238,11 @@ int nvme_alive(const struct nvme_controller *c, struct tutti_error *err)
 {
     uint32_t csts = nvme_read32(c->port.bar, NVME_CSTS);
 
+<<<<<<< HEAD
     if (is_gone(c, csts))
+=======
+    if (removed(c, csts))
+>>>>>>> af95671 (Tests in a virtual machine: stray DMA, refused mappings, bad sectors, stalls, killed, forked, pulled out)
         return tutti_error_set(err, -ENODEV, "%s: the drive does not answer: it was removed",
                                c->port.name);
     if (csts & NVME_CSTS_CFS)

@@ -103,8 +103,8 @@ void drive_queue_at(struct drive *d, struct nvme_queue *q, uint32_t number, uint
     uint32_t stride = NVME_CAP_DSTRD(nvme_read64(d->port.bar, NVME_CAP));
     uint64_t shape = number | (uint64_t)(depth - 1) << 16 | UINT64_C(1) << 32;
     const uint64_t make_cq[NVME_SQE_WORDS] = {NVME_ADMIN_CREATE_CQ, 0, 0, address + sq, 0, shape};
-    const uint64_t make_sq[NVME_SQE_WORDS] = {
-        NVME_ADMIN_CREATE_SQ, 0, 0, address, 0, shape | (uint64_t)number << 48};
+    const uint64_t make_sq[NVME_SQE_WORDS] = {NVME_ADMIN_CREATE_SQ,          0, 0, address, 0,
+                                              shape | (uint64_t)number << 48};
     struct tutti_error err = {0};
 
     *q = (struct nvme_queue){.sq = (uint64_t *)(void *)memory,

@@ -8,10 +8,11 @@
  *     PLAIN    512-byte blocks, 512 KiB a command
  *     FAULTY   512-byte blocks; reads of BAD_READ and writes of BAD_WRITE fail
  *     SLOW     512-byte blocks; a few commands a second
- *     PULLED   4096-byte blocks, 128 KiB a command; behind a root port that can be switched off
+ *     PULLED   4096-byte blocks, 128 KiB a command
  *     PEER     ivshmem: a PCI device whose BAR is memory, as a GPU's is
  *
- * They stand behind an IOMMU that lets them reach what was mapped only.
+ * PULLED and FAULTY stand in slots that can be switched off. Before all stands an IOMMU that lets
+ * them reach what was mapped only.
  */
 #ifndef TESTS_VM_GUEST_H
 #define TESTS_VM_GUEST_H
@@ -27,10 +28,11 @@
 #include "nvme/vfio.h"
 
 #define PLAIN "0000:00:04.0"
-#define FAULTY "0000:00:05.0"
+#define FAULTY "0000:02:00.0"
 #define SLOW "0000:00:06.0"
 #define PEER "0000:00:07.0"
 #define PORT "0000:00:03.0"
+#define PORT_OF_FAULTY "0000:00:05.0"
 #define PULLED "0000:01:00.0"
 
 #define BAD_READ 2048u
@@ -79,9 +81,9 @@ uint32_t pci_capability(const char *address, uint8_t id);
 bool pci_bus_master(const char *address);
 /** PEER's memory, or part of it. */
 uint8_t *peer_map(void);
-/** From now on: what the kernel logs. Return: a descriptor for klog_says(). */
+/** What the kernel logs from now on. Return: a descriptor for klog_says(). */
 int klog_open(void);
-bool klog_says(int fd, const char *one, const char *other);
+bool klog_says(int fd, const char *one, const char *other, uint64_t within_ns);
 
 /* drive.c: a drive through src/nvme. */
 

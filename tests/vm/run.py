@@ -30,7 +30,7 @@ MODULES = ["nvme", "vfio_iommu_type1", "vfio_pci"]
 DRIVE_BYTES = 64 << 20  # as in guest.h
 PEER_BYTES = 8 << 20
 SECONDS = 400.0
-LINE = "console=ttyS0 loglevel=1 panic=-1 intel_iommu=on iommu=nopt"
+LINE = "console=ttyS0 panic=-1 intel_iommu=on iommu=nopt"
 
 
 def output(*command: str, cwd: Path | None = None) -> str:
@@ -133,27 +133,29 @@ def drive(name: str, image: Path) -> list[str]:
     return ["-blockdev", json.dumps(node)]
 
 
-def machine(scratch: Path, root: Path, guest: Path, only: str | None) -> list[str]:
+def machine(scratch: Path, root: Path, guest: Path, only: str | None, level: int) -> list[str]:
     """QEMU's command line. Places are those of guest.h."""
     memory = scratch / "initramfs"
     memory.write_bytes(initramfs(root, guest))
-    boot = [LINE, *([f"only={only}"] if only else [])]
+    boot = [LINE, f"loglevel={level}", *([f"only={only}"] if only else [])]
     devices = [
         "intel-iommu,intremap=on,caching-mode=on",
-        "pcie-root-port,id=root,addr=3,chassis=1,slot=1",
+        "pcie-root-port,id=one,addr=3,chassis=1,slot=1",
+        "pcie-root-port,id=two,addr=5,chassis=2,slot=2",
         "nvme,drive=plain,serial=plain,addr=4,mdts=7",
-        "nvme,drive=faulty,serial=faulty,addr=5,mdts=0",
+        "nvme,drive=faulty,serial=faulty,bus=two,mdts=0",
         "nvme,drive=slow,serial=slow,addr=6,mdts=7",
         "ivshmem-plain,memdev=peer,addr=7",
-        "nvme,drive=pulled,serial=pulled,bus=root,mdts=5"
+        "nvme,drive=pulled,serial=pulled,bus=one,mdts=5"
         ",logical_block_size=4096,physical_block_size=4096",
     ]
     options = [
         *("-M", "q35,kernel-irqchip=split", "-accel", "tcg", "-cpu", "max", "-smp", "2"),
+        *("-global", "ICH9-LPC.acpi-pci-hotplug-with-bridge-support=off"),  # the port's own
         *("-m", "512", "-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"),
         *("-serial", "stdio", "-kernel", str(next(root.glob("boot/vmlinuz-*")))),
         *("-initrd", str(memory), "-append", " ".join(boot)),
-        *("-object", "throttle-group,id=few,x-iops-total=8"),
+        *("-object", "throttle-group,id=few,x-iops-total=20"),
         *("-object", f"memory-backend-ram,id=peer,size={PEER_BYTES},share=on"),
     ]
     for name in ("plain", "faulty", "slow", "pulled"):
@@ -166,7 +168,8 @@ def machine(scratch: Path, root: Path, guest: Path, only: str | None) -> list[st
 def watch(qemu: subprocess.Popen[bytes], console: bool) -> tuple[int, list[str]]:
     """Read the guest's lines until its end. Return: how many passed, and what failed."""
     assert qemu.stdout
-    began, wanted, passed, rest = time.monotonic(), 0, 0, b""
+    began = before = time.monotonic()
+    wanted, passed, rest = 0, 0, b""
     failed: list[str] = []
     why = "the machine stopped"
     while True:
@@ -192,7 +195,10 @@ def watch(qemu: subprocess.Popen[bytes], console: bool) -> tuple[int, list[str]]
             elif verdict:
                 failed.append(verdict[2])
             if console or verdict or raw.startswith((b"  ", b"vm:")):
-                print(f"{line if verdict else '    ' + line}", flush=True)
+                now = time.monotonic()
+                text = f"{line} ({now - before:.1f} s)" if verdict else f"    {line}"
+                before = now if verdict else before
+                print(text, flush=True)
     failed.append(f"{why} after {passed + len(failed)} of {wanted} tests")
     return passed, failed
 
@@ -201,12 +207,13 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("guest", type=Path, help="the static guest program")
     parser.add_argument("--only", help="tests whose name contains this")
-    parser.add_argument("--console", action="store_true", help="show all that the guest prints")
+    parser.add_argument("--console", action="store_true", help="show all that the guest prints, its kernel too")
     arguments = parser.parse_args()
     root = kernel()
     began = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="tutti-vm-") as scratch:
-        command = machine(Path(scratch), root, arguments.guest, arguments.only)
+        level = 7 if arguments.console else 1
+        command = machine(Path(scratch), root, arguments.guest, arguments.only, level)
         qemu = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE)
         try:
             passed, failed = watch(qemu, arguments.console)

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* use.c: drives as they are meant to be used: bring-up, queues of every depth, peer memory, Linux. */
+/* use.c: drives as they are meant to be used: bring-up, queues of every depth, peer memory, Linux.
+ */
 #include <fcntl.h>
 #include <dirent.h>
 #include <poll.h>
