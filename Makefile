@@ -4,11 +4,12 @@
 #   make demo       real vLLM with its KV cache on disk, killed and restarted
 #   make test       every test; closing line "N passed, N failed"
 #   make lint       formatting, static checks, no warnings under gcc and clang
+#   make vm-test    NVMe in user space, in a virtual machine; ARGS="--only NAME --console"
 #   make torture    the same with long counts; ARGS="--minutes N" kills a serving vLLM for so long
 #   make coverage   branches of the library that the C tests take; fails below its bar
 #   make bench      measurements -> build/bench/
 #   make install    the command line, its man pages, the library and its headers
-.PHONY: all python demo test lint torture coverage bench install clean
+.PHONY: all python demo test lint vm-test torture coverage bench install clean
 
 SHELL = /bin/bash -o pipefail
 
@@ -38,6 +39,11 @@ lint:
 	@setup/install
 	@setup/python-env >/dev/null
 	@python3 tests/run.py --only lint
+
+vm-test: build/build.ninja
+	@setup/install
+	@ninja -C build tests/vm/guest
+	@python3 tests/vm/run.py build/tests/vm/guest $(ARGS)
 
 torture:
 	@setup/install

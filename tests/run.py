@@ -155,6 +155,26 @@ def fuzz_suite(torture: bool) -> Tally:
     return tally
 
 
+def vm_suite() -> Tally:
+    """NVMe in user space against Linux, VFIO and an IOMMU, in a virtual machine."""
+    configure(BUILD, ["-Dwerror=true"], {})
+    compiled, log = BUILD / "log" / "compile-vm.txt", BUILD / "log" / "vm.txt"
+    if run(["ninja", "-C", str(BUILD), "tests/vm/guest"], compiled):
+        show_tail(compiled)
+        return Tally(failed=["vm: the guest does not compile without warnings"])
+    status = run([sys.executable, "tests/vm/run.py", str(BUILD / "tests/vm/guest")], log)
+    tally = Tally()
+    for line in log.read_text(errors="replace").splitlines():
+        tally.passed += line.startswith("ok ")
+        if line.startswith("failed "):
+            tally.failed.append(f"vm: {line.removeprefix('failed ')}")
+    if status and not tally.failed:
+        tally.failed.append("vm: the machine did not start")
+    if tally.failed:
+        show_tail(log)
+    return tally
+
+
 def clang_suite(torture: bool) -> Tally:
     """No warnings under clang; its code runs in the sanitizers' builds, and here for torture."""
     if torture:
@@ -265,6 +285,7 @@ def suites(torture: bool) -> dict[str, Suite]:
             ["setarch", "-R"],
             torture,
         ),
+        "vm": vm_suite,
         "fuzz": lambda: fuzz_suite(torture),
         "package": package_suite,
         **{

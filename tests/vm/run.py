@@ -41,28 +41,42 @@ def output(*command: str, cwd: Path | None = None) -> str:
     return done.stdout
 
 
-def kernel_package() -> str:
-    """The package that Debian's kernel for clouds is today."""
-    found = re.search(r"Depends: (linux-image-\S+)", output("apt-cache", "depends", META))
-    if not found:
-        raise SystemExit(f"vm: apt knows no {META}: apt-get update")
-    return found[1]
+def package_named(meta: str) -> str | None:
+    """The package that a metapackage stands for in apt's lists, which may be missing."""
+    found = re.search(
+        r"Depends: (linux-image-\S+)",
+        subprocess.run(["apt-cache", "depends", meta], capture_output=True, text=True).stdout,
+    )
+    return found[1] if found else None
+
+
+def unpack(package: str, unpacked: Path) -> None:
+    """Download a package and unpack it; nothing is installed."""
+    print(f"vm: fetching {package} into {unpacked}", flush=True)
+    with tempfile.TemporaryDirectory(dir=CACHE) as scratch:
+        folder = Path(scratch)
+        output("apt-get", "download", "-q", package, cwd=folder)
+        output("dpkg-deb", "-x", str(next(folder.glob("*.deb"))), str(folder / "root"))
+        try:
+            (folder / "root").rename(unpacked)
+        except OSError:
+            if not unpacked.exists():  # else another run was faster
+                raise
 
 
 def kernel() -> Path:
-    """An unpacked kernel package, from the cache where it is there."""
-    package = kernel_package()
+    """Debian's kernel for clouds, as of today, unpacked; from the cache where it is there."""
+    package = package_named(META)
+    if not package or not (CACHE / f"vm-{package}").exists():
+        sudo = [] if os.geteuid() == 0 else ["sudo"]
+        output(*sudo, "apt-get", "update", "-q")  # lists that are old name what is gone
+        package = package_named(META)
+    if not package:
+        raise SystemExit(f"vm: apt knows no {META}; this needs Debian's package lists")
     unpacked = CACHE / f"vm-{package}"
     if not unpacked.exists():
         CACHE.mkdir(parents=True, exist_ok=True)
-        print(f"vm: fetching {package} into {unpacked}", flush=True)
-        with tempfile.TemporaryDirectory(dir=CACHE) as scratch:
-            folder = Path(scratch)
-            folder.chmod(0o755)  # apt downloads as a user of its own
-            output("apt-get", "download", "-q", package, cwd=folder)
-            archive = next(folder.glob("*.deb"))
-            output("dpkg-deb", "-x", str(archive), str(folder / "root"))
-            (folder / "root").rename(unpacked)
+        unpack(package, unpacked)
     return unpacked
 
 
@@ -137,7 +151,7 @@ def machine(scratch: Path, root: Path, guest: Path, only: str | None, level: int
     """QEMU's command line. Places are those of guest.h."""
     memory = scratch / "initramfs"
     memory.write_bytes(initramfs(root, guest))
-    boot = [LINE, f"loglevel={level}", *([f"only={only}"] if only else [])]
+    boot = [LINE, f"loglevel={level}", *([f'only="{only}"'] if only else [])]
     devices = [
         "intel-iommu,intremap=on,caching-mode=on",
         "pcie-root-port,id=one,addr=3,chassis=1,slot=1",
@@ -207,19 +221,28 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("guest", type=Path, help="the static guest program")
     parser.add_argument("--only", help="tests whose name contains this")
-    parser.add_argument("--console", action="store_true", help="show all that the guest prints, its kernel too")
+    parser.add_argument("--kernel", type=Path, help="an unpacked kernel package (default: today's)")
+    parser.add_argument(
+        "--console", action="store_true", help="show all that the guest prints, its kernel too"
+    )
     arguments = parser.parse_args()
-    root = kernel()
+    root = arguments.kernel or kernel()
     began = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="tutti-vm-") as scratch:
         level = 7 if arguments.console else 1
         command = machine(Path(scratch), root, arguments.guest, arguments.only, level)
-        qemu = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE)
+        log = Path(scratch) / "qemu.txt"
+        with log.open("wb") as errors:
+            qemu = subprocess.Popen(
+                command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=errors
+            )
         try:
             passed, failed = watch(qemu, arguments.console)
         finally:
             qemu.kill()
             qemu.wait()
+        if failed:
+            print(f"qemu said:\n{log.read_text(errors='replace')[-2000:]}")
     for name in failed:
         print(f"failed {name}")
     print(f"{root.name}, {time.monotonic() - began:.0f} s: {passed} passed, {len(failed)} failed")
