@@ -32,7 +32,7 @@ struct nvme_controller {
     uint64_t page_address;
     int32_t event_id; /* of the request for events that is out, or -1 */
     bool event;       /* it was answered */
-    bool failed; /* it did not do what it had to: it may still write to what it was given */
+    bool failed;      /* it did not do what it had to: it may still write to what it was given */
 };
 
 const char *nvme_status_text(uint32_t status)
@@ -162,17 +162,10 @@ static uint64_t cq_address(const struct pair_memory *m, uint32_t depth)
 
 /* Registers. */
 
-<<<<<<< HEAD
 /** Nobody answers: ones from an empty slot, zeros from some virtual ones (a CAP is never 0). */
 static bool is_gone(const struct nvme_controller *c, uint32_t csts)
 {
     return csts == GONE || (csts == 0 && nvme_read32(c->port.bar, NVME_CAP) == 0);
-=======
-/** Nobody answers: ones, or zeros where a bridge makes them; a controller's version is neither. */
-static bool removed(const struct nvme_controller *c, uint32_t csts)
-{
-    return csts == GONE || (csts == 0 && nvme_read32(c->port.bar, NVME_VS) == 0);
->>>>>>> af95671 (Tests in a virtual machine: stray DMA, refused mappings, bad sectors, stalls, killed, forked, pulled out)
 }
 
 /** Wait until CSTS.RDY is @wanted. Return: 0, -ENODEV, -EIO, -ETIMEDOUT. */
@@ -183,11 +176,7 @@ static int wait_ready(struct nvme_controller *c, uint32_t wanted, struct tutti_e
     for (;;) {
         uint32_t csts = nvme_read32(c->port.bar, NVME_CSTS);
 
-<<<<<<< HEAD
         if (is_gone(c, csts))
-=======
-        if (removed(c, csts))
->>>>>>> af95671 (Tests in a virtual machine: stray DMA, refused mappings, bad sectors, stalls, killed, forked, pulled out)
             return tutti_error_set(err, -ENODEV, "%s: the drive does not answer: it was removed",
                                    c->port.name);
         if ((csts & NVME_CSTS_RDY) == wanted)
@@ -238,11 +227,7 @@ int nvme_alive(const struct nvme_controller *c, struct tutti_error *err)
 {
     uint32_t csts = nvme_read32(c->port.bar, NVME_CSTS);
 
-<<<<<<< HEAD
     if (is_gone(c, csts))
-=======
-    if (removed(c, csts))
->>>>>>> af95671 (Tests in a virtual machine: stray DMA, refused mappings, bad sectors, stalls, killed, forked, pulled out)
         return tutti_error_set(err, -ENODEV, "%s: the drive does not answer: it was removed",
                                c->port.name);
     if (csts & NVME_CSTS_CFS)
@@ -603,9 +588,12 @@ int nvme_abort(struct nvme_controller *c, uint32_t queue, uint32_t id, struct tu
 int nvme_health(struct nvme_controller *c, struct nvme_health *health, struct tutti_error *err)
 {
     const uint64_t dwords = NVME_LOG_HEALTH_BYTES / 4 - 1;
-    const uint64_t words[NVME_SQE_WORDS] = {
-        NVME_WORD0(NVME_ADMIN_GET_LOG_PAGE, 0, 0, UINT32_MAX), 0, 0, c->page_address, 0,
-        NVME_LOG_HEALTH | dwords << 16};
+    const uint64_t words[NVME_SQE_WORDS] = {NVME_WORD0(NVME_ADMIN_GET_LOG_PAGE, 0, 0, UINT32_MAX),
+                                            0,
+                                            0,
+                                            c->page_address,
+                                            0,
+                                            NVME_LOG_HEALTH | dwords << 16};
     int rc = nvme_admin(c, words, NULL, err);
 
     if (rc < 0)

@@ -24,6 +24,7 @@
  * @map: let it reach memory, whole pages; fills in the address on the bus. 0 or a negative errno
  * @unmap: take that away; nothing may be under way there
  * @idle: called while something is waited for, with the nanoseconds waited so far
+ * @leaving: whether the drive is asked for (it is to be unbound, or taken out); NULL: it never is
  * @cut: keep the drive from memory by other means than its own (bus mastering); 0 when that is
  *   sure. NULL: there is none
  * @close: the way is no longer needed; NULL: nothing is to be done
@@ -38,6 +39,7 @@ struct nvme_port {
     int (*map)(void *self, void *memory, size_t bytes, uint64_t *address);
     int (*unmap)(void *self, uint64_t address, size_t bytes);
     void (*idle)(void *self, uint64_t waited_ns);
+    bool (*leaving)(void *self);
     int (*cut)(void *self);
     void (*close)(void *self);
     uint32_t (*vector)(void *self, uint32_t number);

@@ -218,8 +218,7 @@ static void write_sgl(const struct nvme_windows *w, struct nvme_place *place, ui
         }
         if (list->words) {
             nvme_store64(&list->words[2 * (n - 1)], whole.address);
-            nvme_store64(&list->words[2 * (n - 1) + 1],
-                         NVME_SGL_WORD1(NVME_SGL_DATA, whole.bytes));
+            nvme_store64(&list->words[2 * (n - 1) + 1], NVME_SGL_WORD1(NVME_SGL_DATA, whole.bytes));
         }
     }
     list->used = n > 1;

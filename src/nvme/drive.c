@@ -15,6 +15,7 @@
 #include "base/clock.h"
 #include "nvme/drive_internal.h"
 #include "nvme/soft/port.h"
+#include "nvme/vfio.h"
 
 #define WHOLE_BYTES ((size_t)1 << 20)
 #define WHOLE_DEPTH 64u
@@ -35,11 +36,11 @@ static int let_to(struct nvme_drive *d, void *memory, size_t bytes, struct nvme_
 {
     uintptr_t from = (uintptr_t)memory / NVME_PAGE * NVME_PAGE;
     uintptr_t to = ((uintptr_t)memory + bytes + NVME_PAGE - 1) / NVME_PAGE * NVME_PAGE;
-    uint64_t address;
+    uint64_t address = 0;
     int rc;
 
     pthread_mutex_lock(&d->map_lock);
-    rc = d->port.map(d->port.self, (void *)from, to - from, &address);
+    rc = d->gone ? -ENODEV : d->port.map(d->port.self, (void *)from, to - from, &address);
     pthread_mutex_unlock(&d->map_lock);
     *w = (struct nvme_window){.memory = from, .bytes = to - from, .address = address};
     return rc;
@@ -51,7 +52,7 @@ static int take_from(struct nvme_drive *d, const struct nvme_window *w)
     int rc;
 
     pthread_mutex_lock(&d->map_lock);
-    rc = d->port.unmap(d->port.self, w->address, w->bytes);
+    rc = d->gone ? 0 : d->port.unmap(d->port.self, w->address, w->bytes);
     pthread_mutex_unlock(&d->map_lock);
     return rc;
 }
@@ -71,9 +72,8 @@ int nvme_drive_reach(struct nvme_drive *d, struct nvme_lane *lane, void *memory,
             take_from(d, &w);
     }
     if (rc < 0)
-        return tutti_error_set(err, rc,
-                               "%s: the drive cannot be let to %zu bytes of memory: %s%s", d->name,
-                               bytes, strerror(-rc),
+        return tutti_error_set(err, rc, "%s: the drive cannot be let to %zu bytes of memory: %s%s",
+                               d->name, bytes, strerror(-rc),
                                rc == -ENOMEM ? "; raise RLIMIT_MEMLOCK (ulimit -l)" : "");
     return 0;
 }
@@ -142,8 +142,9 @@ int nvme_drive_take_lane(struct nvme_drive *d, uint32_t depth, uint32_t lists,
     if (d->dead || d->held)
         rc = tutti_error_set(err, -ENODEV, "%s: the drive is dead", d->name);
     else if (d->facts.queues < 2)
-        rc = tutti_error_set(err, -EOPNOTSUPP, "%s: the drive grants one pair of queues; two are "
-                                               "needed",
+        rc = tutti_error_set(err, -EOPNOTSUPP,
+                             "%s: the drive grants one pair of queues; two are "
+                             "needed",
                              d->name);
     else if (d->lane[1])
         rc = tutti_error_set(err, -EBUSY, "%s: an engine of this process drives it already",
@@ -162,7 +163,9 @@ static bool close_lane(struct nvme_drive *d, struct nvme_lane *lane)
         return true;
     if (d->held)
         return false;
-    if (!d->dead && lane->queue.out && nvme_queue_close(d->controller, &lane->queue, NULL) < 0)
+    if (d->dead && d->controller)
+        nvme_queue_lost(d->controller, &lane->queue);
+    else if (!d->dead && nvme_queue_close(d->controller, &lane->queue, NULL) < 0)
         return false;
     dismantle(d, lane);
     return true;
@@ -196,11 +199,8 @@ static int transfer(struct nvme_drive *d, uint8_t opcode, uint64_t offset, uint3
     if (tutti_load_relaxed(&d->held))
         return -EIO; /* d->whole may be out for ever */
     d->whole_iov = (struct iovec){.iov_base = d->buffer, .iov_len = bytes};
-    *t = (struct nvme_transfer){.offset = offset,
-                                .bytes = bytes,
-                                .segments = 1,
-                                .iov = &d->whole_iov,
-                                .opcode = opcode};
+    *t = (struct nvme_transfer){
+        .offset = offset, .bytes = bytes, .segments = 1, .iov = &d->whole_iov, .opcode = opcode};
     nvme_lane_submit(lane, t);
     for (uint32_t turns = 0; nvme_lane_collect(lane, &ended, 1) == 0; turns++) {
         if (tutti_load_relaxed(&d->held))
@@ -351,16 +351,26 @@ int nvme_drive_open_port(const char *name, const struct nvme_port *port, uint32_
 /** Make the port that a name stands for, and open the drive behind it. */
 static int open_named(const char *name, struct nvme_drive **out, struct tutti_error *err)
 {
+    const char *what = name + 5, *slash = strrchr(what, '/');
+    struct nvme_vfio *vfio;
     struct nvme_port port;
+    char address[32], *end;
+    uint32_t nsid = 0;
     int rc;
 
-    if (strncmp(name, "soft:", 5) == 0)
-        rc = soft_port_open(name + 5, &port, err);
-    else
-        rc = tutti_error_set(err, -EOPNOTSUPP, "%s: VFIO is not built in", name);
-    if (rc < 0)
-        return rc;
-    return nvme_drive_open_port(name, &port, 0, &NVME_BOUNDS, out, err);
+    if (strncmp(name, "soft:", 5) == 0) {
+        rc = soft_port_open(what, &port, err);
+    } else {
+        snprintf(address, sizeof(address), "%.*s", slash ? (int)(slash - what) : 31, what);
+        nsid = slash ? (uint32_t)strtoul(slash + 1, &end, 10) : 0;
+        if (slash && (nsid == 0 || *end))
+            return tutti_error_set(err, -EINVAL,
+                                   "%s: behind the slash stands the number of a namespace, from 1 "
+                                   "on",
+                                   name);
+        rc = nvme_vfio_open(address, &port, &vfio, err);
+    }
+    return rc < 0 ? rc : nvme_drive_open_port(name, &port, nsid, &NVME_BOUNDS, out, err);
 }
 
 int nvme_drive_open(const char *name, struct nvme_drive **out, struct tutti_error *err)
@@ -374,8 +384,9 @@ int nvme_drive_open(const char *name, struct nvme_drive **out, struct tutti_erro
     for (d = registry; d && strcmp(d->name, name) != 0; d = d->next)
         ;
     if (d && d->opener != getpid()) {
-        rc = tutti_error_set(err, -EBUSY, "%s: in use: the process that this one was forked from "
-                                          "has opened this member",
+        rc = tutti_error_set(err, -EBUSY,
+                             "%s: in use: the process that this one was forked from "
+                             "has opened this member",
                              name);
     } else if (d) {
         d->users++;

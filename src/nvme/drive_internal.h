@@ -12,6 +12,7 @@
 
 /**
  * struct nvme_drive
+ * @controller: NULL where it was given back while the drive is open: then it is dead
  * @lock: guards the controller's admin queue, @lane and what the warden decides; held through
  *   whole steps of recovery, never by who moves data
  * @whole_lock: guards @whole and @buffer: one whole read or write at a time
@@ -24,7 +25,8 @@ struct nvme_drive {
     struct nvme_port port;
     struct nvme_bounds bounds;
     struct nvme_facts facts;
-    pthread_mutex_t map_lock; /* of the port's map and unmap */
+    pthread_mutex_t map_lock; /* of the port's map and unmap, and of @gone */
+    bool gone;                /* the port is closed */
     pthread_mutex_t whole_lock;
     struct nvme_transfer whole;
     struct iovec whole_iov;
@@ -35,6 +37,7 @@ struct nvme_drive {
     struct nvme_lane *lane[DRIVE_LANES];
     bool held; /* read relaxed by who waits: once set it stays */
     int dead;
+    uint64_t leaving;          /* when it was asked for; 0: it was not */
     pthread_mutex_t word_lock; /* of what follows, and never held for long */
     bool claimed;
     struct nvme_steps steps;

@@ -132,8 +132,9 @@ static bool issue(struct nvme_lane *lane, struct nvme_transfer *t, uint64_t now)
         sqe[6] = (uint64_t)bytes / lane->limits.block - 1;
     }
     lane->lists_free -= list.used;
-    lane->piece[id] = (struct nvme_piece){
-        .of = t, .deadline = now + lane->command_ns, .list = (uint16_t)(list.used ? number + 1 : 0)};
+    lane->piece[id] = (struct nvme_piece){.of = t,
+                                          .deadline = now + lane->command_ns,
+                                          .list = (uint16_t)(list.used ? number + 1 : 0)};
     nvme_queue_put(q, sqe);
     t->open++;
     t->left -= (uint32_t)bytes;
@@ -231,7 +232,8 @@ uint32_t nvme_lane_collect(struct nvme_lane *lane, struct nvme_transfer **ended,
         nvme_lane_fail_all(lane, lane->dead);
     else if (!lane->stopped && !lane->broken) {
         take_completions(lane);
-        hand_over(lane);
+        if (!lane->draining)
+            hand_over(lane);
     }
     while (n < most && lane->ended.first)
         ended[n++] = pop(&lane->ended);

@@ -7,7 +7,7 @@
  * of recovery: that is the drive's (drive.c), which stops a lane, replaces its
  * queue and fails what was out.
  *
- * One thread submits and collects; what stands behind @lock is shared with the drive's 
+ * One thread submits and collects; what stands behind @lock is shared with the drive's
  * warden, who comes by now and then: the lock is taken once a batch.
  */
 #ifndef TUTTI_NVME_LANE_H
@@ -75,9 +75,10 @@ struct nvme_lane {
     struct nvme_transfer_list fresh; /* the submitter's, until collect() hands it over */
     struct nvme_transfer_list waiting;
     struct nvme_transfer_list ended;
-    bool stopped; /* the warden works on it: the queue is not touched */
-    int broken;   /* what it said can't be believed: the warden is to reset */
-    int dead;     /* -ENODEV: everything ends with that */
+    bool draining; /* nothing more is issued */
+    bool stopped;  /* the warden works on it: the queue is not touched */
+    int broken;    /* what it said can't be believed: the warden is to reset */
+    int dead;      /* -ENODEV: everything ends with that */
 };
 
 /**

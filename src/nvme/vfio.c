@@ -342,6 +342,24 @@ static void port_idle(void *self, uint64_t waited_ns)
         nanosleep(&nap, NULL);
 }
 
+static bool port_leaving(void *self)
+{
+    const struct nvme_vfio *v = self;
+    uint64_t count;
+
+    return v->removal >= 0 && read(v->removal, &count, sizeof(count)) == sizeof(count);
+}
+
+static int port_cut(void *self)
+{
+    return bus_master(self, false);
+}
+
+static void port_close(void *self)
+{
+    nvme_vfio_close(self);
+}
+
 /* Life. */
 
 /** What the kernel may take its time for. Frees @self. */
@@ -424,6 +442,9 @@ int nvme_vfio_open(const char *address, struct nvme_port *port, struct nvme_vfio
                                .map = port_map,
                                .unmap = port_unmap,
                                .idle = port_idle,
+                               .leaving = port_leaving,
+                               .cut = port_cut,
+                               .close = port_close,
                                .vector = port_vector,
                                .said = &v->said,
                                .self = v};

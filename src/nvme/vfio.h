@@ -35,8 +35,8 @@ struct nvme_vfio;
  * @address: such as "0000:01:00.0"
  * @port: filled in for nvme_open(); good until nvme_vfio_close()
  *
- * It cannot reach memory before the first mapping. Return: 0, or a negative errno with a message
- * that names what is missing and how to get it.
+ * The port's close is nvme_vfio_close(). It cannot reach memory before the first mapping. Return:
+ * 0, or a negative errno with a message that names what is missing and how to get it.
  */
 int nvme_vfio_open(const char *address, struct nvme_port *port, struct nvme_vfio **vfio,
                    struct tutti_error *err);

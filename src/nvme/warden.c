@@ -184,12 +184,81 @@ static void look_at_health(struct nvme_drive *d, uint64_t now, uint64_t *next,
     pthread_mutex_unlock(&d->word_lock);
 }
 
+/* A drive that is asked for: what is out ends, nothing more is issued, and it is given back. */
+
+static bool is_drained(struct nvme_lane *lane)
+{
+    bool drained;
+
+    pthread_mutex_lock(&lane->lock);
+    lane->draining = true;
+    drained = lane->dead || nvme_queue_out(&lane->queue) == 0;
+    pthread_mutex_unlock(&lane->lock);
+    return drained;
+}
+
+static void give_back(struct nvme_drive *d)
+{
+    struct tutti_error err = {0};
+
+    int rc = 0;
+
+    nvme_bound(d->controller, d->bounds.deletion);
+    for (uint32_t i = 0; i < DRIVE_LANES; i++)
+        if (d->lane[i]) {
+            lane_stop(d->lane[i]);
+            rc = rc < 0 ? rc : nvme_queue_close(d->controller, &d->lane[i]->queue, &err);
+        }
+    if (rc < 0)
+        rc = nvme_stop(d->controller, &err);
+    for (uint32_t i = 0; i < DRIVE_LANES && (rc == 0 || rc == -ENODEV); i++)
+        if (d->lane[i])
+            nvme_queue_lost(d->controller, &d->lane[i]->queue); /* where it was not closed */
+    if (rc == 0 || rc == -ENODEV)
+        rc = nvme_close(d->controller, &err);
+    if (rc < 0) {
+        tutti_store_relaxed(&d->held, true);
+        note(d, NULL, &err);
+        return;
+    }
+    d->controller = NULL;
+    declare_dead(d, -ENODEV);
+    tutti_error_set(&err, -ENODEV, "%s: the drive was asked for, and was given back", d->name);
+    note(d, NULL, &err);
+    pthread_mutex_lock(&d->map_lock);
+    d->gone = true;
+    d->port.close(d->port.self);
+    d->port.close = NULL;
+    pthread_mutex_unlock(&d->map_lock);
+}
+
+/** Return: whether it is on its way out. */
+static bool leaves(struct nvme_drive *d)
+{
+    uint64_t now = tutti_clock_now();
+    bool drained = true;
+
+    if (!d->leaving && d->port.leaving && d->port.leaving(d->port.self))
+        d->leaving = now;
+    if (!d->leaving)
+        return false;
+    for (uint32_t i = 0; i < DRIVE_LANES; i++)
+        if (d->lane[i] && !is_drained(d->lane[i]))
+            drained = false;
+    if (drained || now - d->leaving > d->bounds.deletion)
+        give_back(d);
+    return true;
+}
+
 /** Under the drive's lock. */
 static void look(struct nvme_drive *d, uint64_t *next_health)
 {
     struct tutti_error err = {0};
-    int rc = nvme_alive(d->controller, &err);
+    int rc;
 
+    if (leaves(d))
+        return;
+    rc = nvme_alive(d->controller, &err);
     if (rc == -ENODEV)
         declare_dead(d, rc); /* it was pulled out: nothing of it can reach memory */
     else if (rc < 0)

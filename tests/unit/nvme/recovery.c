@@ -234,6 +234,62 @@ static void pulled_out(void **state)
     free(iov.iov_base);
 }
 
+static bool asked_for;
+
+static bool is_asked_for(void *self)
+{
+    (void)self;
+    return __atomic_load_n(&asked_for, __ATOMIC_RELAXED);
+}
+
+/** It is asked for: what is out ends right, nothing more is issued, and it is given back, soon. */
+static void asked_for_in_order(void **state)
+{
+    struct nvme_transfer t, later;
+    struct tutti_error err = {0};
+    struct nvme_steps steps;
+    struct nvme_port port;
+    struct nvme_lane *lane;
+    struct soft_drive s;
+    struct iovec iov;
+    char what[96];
+    (void)state;
+
+    for (uint32_t stuck = 0; stuck < 2; stuck++) {
+        __atomic_store_n(&asked_for, false, __ATOMIC_RELAXED);
+        soft_drive_file(s.path);
+        snprintf(what, sizeof(what), "%s,aborts=0", s.path);
+        assert_int_equal(soft_port_open(what, &port, &err), 0);
+        s.soft = soft_port_soft(&port);
+        port.leaving = is_asked_for;
+        assert_int_equal(nvme_drive_open_port(s.path, &port, 0, &SHORT, &s.drive, &err), 0);
+        assert_int_equal(nvme_drive_take_lane(s.drive, 16, 4, &lane, &err), 0);
+        iov = (struct iovec){.iov_base = window_of(&s, lane), .iov_len = NVME_PAGE};
+        soft_drive_inject(&s, (struct soft_fault){.kind = stuck ? SOFT_LOST : SOFT_LATE,
+                                                  .opcode = NVME_READ,
+                                                  .count = 1,
+                                                  .delay_ns = 100 * MS});
+        t = a_read(&iov);
+        nvme_lane_submit(lane, &t);
+        assert_int_equal(soft_drive_collect(lane, 1, MS), 0);
+        __atomic_store_n(&asked_for, true, __ATOMIC_RELAXED);
+        assert_int_equal(soft_drive_collect(lane, 1, 5000 * MS), 1);
+        assert_true(t.result == (stuck ? -ENODEV : 0) || t.result == -ETIMEDOUT);
+        later = a_read(&iov);
+        nvme_lane_submit(lane, &later);
+        assert_int_equal(soft_drive_collect(lane, 1, 5000 * MS), 1);
+        assert_int_equal(later.result, -ENODEV);
+        nvme_drive_steps(s.drive, &steps);
+        assert_int_equal(steps.dead, -ENODEV);
+        assert_non_null(strstr(steps.said.message, "given back"));
+        assert_int_equal(nvme_drive_reach(s.drive, lane, what, 1, &err), -ENODEV);
+        nvme_drive_give_lane(s.drive, lane);
+        nvme_drive_close(s.drive);
+        unlink(s.path);
+        free(iov.iov_base);
+    }
+}
+
 /** A fatal status: it is reset, and goes on. */
 static void fatal_status(void **state)
 {
@@ -300,6 +356,7 @@ int main(void)
         cmocka_unit_test(a_queue_cannot_be_made_again),
         cmocka_unit_test(what_it_says_is_not_believed),
         cmocka_unit_test(pulled_out),
+        cmocka_unit_test(asked_for_in_order),
         cmocka_unit_test(fatal_status),
         cmocka_unit_test(health),
         cmocka_unit_test(nothing_helps), /* last: what is held is left behind */
