@@ -291,6 +291,16 @@ int tutti_pool_member_disabled(const char *home, uint32_t rank, uint32_t member,
 int tutti_pool_probe_member(const char *home, uint32_t rank, uint32_t member,
                             struct tutti_error *err);
 
+/**
+ * tutti_pool_recognise() - whether a file or a block device is a member of some pool
+ * @s: its superblock, where it is one
+ *
+ * Needs neither home nor secret; writes nothing, takes no lock. Return: 0; -EUCLEAN (not a member),
+ * -EPROTONOSUPPORT (a member, of another format version), or another negative errno; with a
+ * message.
+ */
+int tutti_pool_recognise(const char *path, struct tutti_superblock *s, struct tutti_error *err);
+
 /** The secret and pool id of a home folder, without opening members (the scheduler's half). */
 int tutti_pool_secret_load(const char *home, bool create, uint8_t pool_id[16], uint8_t secret[16],
                            struct tutti_error *err);

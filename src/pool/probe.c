@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * probe.c: whether a member that was switched off can come back.
+ * probe.c: whether a member that was switched off can come back, and whether
+ * something is a member at all.
  *
  * Reads the superblock and pieces all over the member, past every cache where
  * there is direct I/O; writes nothing, and takes no lock: a server has the pool
@@ -103,6 +104,19 @@ int tutti_pool_probe_member(const char *home, uint32_t rank, uint32_t member,
         rc = check_member(&b, &s, pool_id, rank, member, err);
     if (rc == 0)
         rc = read_all_over(&b, &s, err);
+    backing_close(&b);
+    return rc;
+}
+
+int tutti_pool_recognise(const char *path, struct tutti_superblock *s, struct tutti_error *err)
+{
+    struct backing b;
+    unsigned copy;
+    int rc = backing_open(&b, path, false, err);
+
+    if (rc < 0)
+        return rc;
+    rc = superblock_read(&b, s, &copy, err);
     backing_close(&b);
     return rc;
 }

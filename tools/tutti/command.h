@@ -42,6 +42,9 @@ int command_check(int argc, char **argv);
 int command_scrub(int argc, char **argv);
 int command_bench(int argc, char **argv);
 int command_doctor(int argc, char **argv);
+int command_devices(int argc, char **argv);
+int command_bind(int argc, char **argv);
+int command_unbind(int argc, char **argv);
 int command_disable(int argc, char **argv);
 int command_enable(int argc, char **argv);
 

@@ -23,6 +23,7 @@
 
 struct arguments {
     struct common common;
+    struct machine machine;
     const char *path;
     uint32_t tflops;
 };
@@ -40,7 +41,8 @@ static error_t parse(int key, char *text, struct argp_state *state)
 
     switch (key) {
     case ARGP_KEY_INIT:
-        state->child_inputs[0] = &a->common;
+        state->child_inputs[0] = &a->machine;
+        state->child_inputs[1] = &a->common;
         return 0;
     case OPTION_TFLOPS:
         a->tflops = number_option(text, "--tflops", 1, 1000000, state);
@@ -55,15 +57,15 @@ static error_t parse(int key, char *text, struct argp_state *state)
     }
 }
 
-static const struct argp_child children[] = {{COMMON_CHILD}, {0}};
+static const struct argp_child children[] = {{MACHINE_CHILD}, {COMMON_CHILD}, {0}};
 static const struct argp parser = {
     options,
     parse,
     "[PATH]",
     "Say which engine and mode this machine and PATH (a folder or a block device; default the "
     "current folder) will get, and why; measure the path for a second or two on a temporary file "
-    "beside what loading must reach to beat computing again; and name what to change. A block "
-    "device is only read."
+    "beside what loading must reach to beat computing again; and name what to change, also for "
+    "driving NVMe from user space where there is an NVMe controller. A block device is only read."
     "\vExample:\n  tutti doctor /data\n\n"
     "Exit status: 0 all is well, 1 something should be changed (named, with the command), "
     "2 wrong usage, 3 the path cannot be used.",
@@ -201,7 +203,7 @@ int command_doctor(int argc, char **argv)
 
     argp_parse(&parser, argc, argv, 0, NULL, &a);
     examine_system(&d);
-    if (examine_path(&d, a.path ? a.path : ".", &err) < 0)
+    if (examine_nvme(&d, &a.machine, &err) < 0 || examine_path(&d, a.path ? a.path : ".", &err) < 0)
         return cannot(&a.common, &err);
     judge_speed(&d, a.tflops);
     for (uint32_t i = 0; i < d.count; i++)

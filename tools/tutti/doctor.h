@@ -4,6 +4,7 @@
  *
  *     doctor.c          options, verdict, output
  *     doctor_system.c   the machine: kernel, io_uring, limits, huge pages
+ *     doctor_nvme.c     what keeps NVMe controllers from being driven from user space
  *     doctor_path.c     the path: file system, direct I/O, engine, speed
  */
 #ifndef TOOLS_DOCTOR_H
@@ -13,6 +14,7 @@
 #include <stdint.h>
 
 #include "command.h"
+#include "machine.h"
 
 /** GOOD: as it should be. WORSE: works, at a cost. BAD: Tutti cannot work so. */
 enum grade { GOOD, WORSE, BAD };
@@ -29,7 +31,7 @@ struct finding {
     char remedy[320];
 };
 
-#define MOST_FINDINGS 24u
+#define MOST_FINDINGS 32u
 
 struct diagnosis {
     struct finding finding[MOST_FINDINGS];
@@ -53,6 +55,12 @@ struct finding *find(struct diagnosis *d, const char *name, enum grade grade, co
 void remedy(struct finding *finding, const char *format, ...) __attribute__((format(printf, 2, 3)));
 
 void examine_system(struct diagnosis *d);
+
+/** Whether this process may lock memory whatever its limit is (CAP_IPC_LOCK). */
+bool may_lock(void);
+
+/** NVMe from user space; one finding where there is no NVMe controller. */
+int examine_nvme(struct diagnosis *d, const struct machine *m, struct tutti_error *err);
 
 /** Return: 0, or a negative errno with a message when the path cannot be looked at. */
 int examine_path(struct diagnosis *d, const char *path, struct tutti_error *err);

@@ -35,17 +35,9 @@ static void read_line(const char *path, char *line, size_t size)
     fclose(file);
 }
 
-static bool in_container(void)
-{
-    char line[64];
-
-    read_line("/run/.containerenv", line, sizeof(line));
-    return access("/.dockerenv", F_OK) == 0 || access("/run/.containerenv", F_OK) == 0 ||
-           getenv("KUBERNETES_SERVICE_HOST");
-}
-
 static void examine_kernel(struct diagnosis *d)
 {
+    const struct machine here = {0};
     struct utsname u;
     int major = 0, minor = 0;
     struct finding *f;
@@ -54,7 +46,7 @@ static void examine_kernel(struct diagnosis *d)
     sscanf(u.release, "%d.%d", &major, &minor);
     f = find(d, "kernel", major > 5 || (major == 5 && minor >= 15) ? GOOD : WORSE,
              "Linux %s on %s, %ld CPUs%s", u.release, u.machine, sysconf(_SC_NPROCESSORS_ONLN),
-             in_container() ? ", in a container" : "");
+             machine_in_container(&here) ? ", in a container" : "");
     if (f->grade != GOOD)
         remedy(f, "engine uring wants Linux 5.15 or later");
 }
@@ -101,7 +93,7 @@ static void examine_buffers(struct diagnosis *d, struct io_uring *ring, void *me
               "memlock=-1): transfers work without, at more CPU time");
 }
 
-static bool may_lock(void)
+bool may_lock(void)
 {
     FILE *file = fopen("/proc/self/status", "re");
     char line[256];

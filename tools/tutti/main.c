@@ -21,6 +21,9 @@ static const struct {
     {"scrub", command_scrub, "verify every byte at a rate, and drop for good what is bad"},
     {"bench", command_bench, "store and retrieve, beside a raw pass over the same bytes"},
     {"doctor", command_doctor, "what this machine and path will give, and what to change"},
+    {"devices", command_devices, "list NVMe controllers, and whether each can be bound"},
+    {"bind", command_bind, "give NVMe controllers to vfio-pci, to be driven from user space"},
+    {"unbind", command_unbind, "give them back to the nvme driver"},
     {"disable", command_disable, "switch a pool off, without a restart"},
     {"enable", command_enable, "switch it on again"},
 };
