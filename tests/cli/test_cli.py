@@ -24,7 +24,8 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent.parent
 TUTTI = Path(os.environ.get("TUTTI_BIN", ROOT / "build" / "tutti"))
 EXAMPLE = TUTTI.parent / "examples" / "retrieve_store"
-COMMANDS = ["format", "info", "check", "scrub", "bench", "doctor", "disable", "enable"]
+COMMANDS = ["format", "info", "check", "scrub", "bench", "doctor", "devices", "bind", "unbind",
+            "disable", "enable"]  # fmt: skip
 SMALL = ["--layers", "4", "--parts", "2", "--object-bytes", "8KiB", "--block-tokens", "16"]
 DONE, FOUND_BAD, USAGE, CANNOT = 0, 1, 2, 3
 F_OFD_SETLK = 37  # Linux: a lock of the open file, as pools take it

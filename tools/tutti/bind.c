@@ -119,7 +119,7 @@ struct chosen {
 
 static bool is_called(const struct controller *c, const char *name)
 {
-    return strcmp(c->serial, name) == 0 || strcasecmp(c->address, name) == 0 ||
+    return (name[0] && strcmp(c->serial, name) == 0) || strcasecmp(c->address, name) == 0 ||
            (strncmp(c->address, "0000:", 5) == 0 && strcasecmp(c->address + 5, name) == 0);
 }
 

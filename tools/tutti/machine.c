@@ -158,28 +158,32 @@ int machine_write(const struct machine *m, const char *path, const char *text,
     return rc < 0 ? failed(rc, "writing to", path, err) : 0;
 }
 
-/** The folders above a path below the root. */
-static void make_above(const struct machine *m, const char *path)
+/** The folders above a path below the root. Return: 0, or the first failure. */
+static int make_above(const struct machine *m, const char *path)
 {
     char full[MACHINE_PATH];
     char *slash;
+    int rc = 0;
 
     machine_path(m, full, "%s", path);
     slash = full + (m->root ? strlen(m->root) : 0);
     while ((slash = strchr(slash + 1, '/'))) {
         *slash = 0;
-        mkdir(full, 0755); /* what matters is whether the file can be made */
+        if (mkdir(full, 0755) < 0 && errno != EEXIST && rc == 0)
+            rc = -errno;
         *slash = '/';
     }
+    return rc;
 }
 
 int machine_make(const struct machine *m, const char *path, const char *text,
                  struct tutti_error *err)
 {
     char full[MACHINE_PATH], new[MACHINE_PATH];
-    int fd, rc;
+    int fd, rc = make_above(m, path);
 
-    make_above(m, path);
+    if (rc < 0)
+        return failed(rc, "making the folder of", path, err);
     machine_path(m, full, "%s", path);
     fd = open(machine_path(m, new, "%s.new", path), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
     if (fd < 0)
@@ -200,8 +204,10 @@ int machine_make_link(const struct machine *m, const char *path, const char *tar
                       struct tutti_error *err)
 {
     char full[MACHINE_PATH];
+    int rc = make_above(m, path);
 
-    make_above(m, path);
+    if (rc < 0)
+        return failed(rc, "making the folder of", path, err);
     if (symlink(target, machine_path(m, full, "%s", path)) < 0 && errno != EEXIST)
         return failed(-errno, "making", path, err);
     return 0;
