@@ -11,6 +11,7 @@
  */
 #include <errno.h>
 #include <glob.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -199,14 +200,20 @@ static int plan_to_bind(const struct arguments *a, struct chosen *chosen, struct
     return 0;
 }
 
-/** The process that has the controller's group open, by its number; 0: none that can be seen. */
+/** The process that has the controller open, by its number; 0: none that can be seen. */
 static long user_of(const struct machine *m, const struct controller *c)
 {
-    char pattern[MACHINE_PATH], group[64], target[64];
+    char pattern[MACHINE_PATH], group[64], device[320], target[320];
+    struct names names;
     glob_t found = {0};
     long process = 0;
 
+    /* Through its group, or by itself where iommufd is used. */
     snprintf(group, sizeof(group), "/dev/vfio/%s", c->group);
+    machine_list(m, &names, "/sys/bus/pci/devices/%s/vfio-dev", c->address);
+    snprintf(device, sizeof(device), "/dev/vfio/devices/%s",
+             names.count ? names.entry[0]->d_name : "none");
+    names_free(&names);
     if (glob(machine_path(m, pattern, "/proc/[1-9]*/fd/*"), GLOB_NOSORT, NULL, &found) == 0)
         for (size_t i = 0; i < found.gl_pathc && !process; i++) {
             ssize_t length = readlink(found.gl_pathv[i], target, sizeof(target) - 1);
@@ -214,7 +221,7 @@ static long user_of(const struct machine *m, const struct controller *c)
             if (length < 0)
                 continue;
             target[length] = 0;
-            if (strcmp(target, group) == 0)
+            if (strcmp(target, group) == 0 || strcmp(target, device) == 0)
                 process = strtol(strstr(found.gl_pathv[i], "/proc/") + 6, NULL, 10);
         }
     globfree(&found);
@@ -228,9 +235,8 @@ static int plan_to_unbind(const struct arguments *a, struct chosen *chosen, stru
         long process = controller_bound(c) ? user_of(&a->machine, c) : 0;
 
         if (process)
-            return tutti_error_set(err, -EBUSY,
-                                   "%s (%s): process %ld uses it (/dev/vfio/%s): stop that first",
-                                   name_of(c), c->address, process, c->group);
+            return tutti_error_set(err, -EBUSY, "%s (%s): process %ld uses it: stop that first",
+                                   name_of(c), c->address, process);
         if (c->driver[0] && !controller_bound(c) && strcmp(c->driver, "nvme") != 0)
             return tutti_error_set(err, -EBUSY, "%s (%s): driver %s has it, not vfio-pci",
                                    name_of(c), c->address, c->driver);
@@ -312,8 +318,24 @@ static bool handed_over(const struct plan *plan)
     return true;
 }
 
+/*
+ * Between the steps is no good place to stop: who interrupts waits until they
+ * are all taken, or all taken back. (What a kill leaves, unbind puts right.)
+ */
+static void hold_signals(void)
+{
+    sigset_t set;
+
+    sigemptyset(&set);
+    sigaddset(&set, SIGHUP);
+    sigaddset(&set, SIGINT);
+    sigaddset(&set, SIGTERM);
+    sigprocmask(SIG_BLOCK, &set, NULL);
+}
+
 static int run_all(const struct arguments *a, struct chosen *chosen, struct tutti_error *err)
 {
+    hold_signals();
     for (uint32_t i = 0; i < chosen->count; i++) {
         const struct controller *c = chosen->item[i];
         struct tutti_error why = {0}, back = {0};
@@ -361,7 +383,7 @@ static int work(struct arguments *a)
     struct controller *list = NULL;
     struct tutti_error err = {0};
     uint32_t count = 0;
-    int rc = controllers_find(&a->machine, &list, &count, &err);
+    int rc = controllers_find(&a->machine, a->binds, &list, &count, &err);
     int status = DONE;
 
     if (rc == 0)

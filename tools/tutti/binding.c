@@ -57,14 +57,14 @@ void plan_unbind(const struct machine *m, const struct controller *c, struct pla
     char path[MACHINE_PATH], name[64];
 
     *plan = (struct plan){0};
-    if (controller_bound(c) && !machine_has(m, DRIVERS "/nvme"))
+    if ((controller_bound(c) || !c->driver[0]) && !machine_has(m, DRIVERS "/nvme"))
         plan_add(plan, STEP_LOAD, "", "nvme");
     if (strcmp(c->override, "vfio-pci") == 0)
         plan_add(plan, STEP_WRITE, "", OVERRIDE, c->address);
-    if (controller_bound(c)) {
+    if (controller_bound(c))
         leave(plan, c, c->driver);
+    if (controller_bound(c) || !c->driver[0]) /* none: a bind that was killed between its steps */
         plan_hand_over(plan, c->address, "nvme", PROBE);
-    }
     if (machine_has(m, "%s", bound_path(c, path)))
         plan_add(plan, STEP_REMOVE, "", "%s", path);
     if (c->persists) {

@@ -273,7 +273,15 @@ void contents_examine(const struct machine *m, const char *name, struct contents
     static struct family f; /* large */
     char path[MACHINE_PATH];
     int fd = contents_claim(m, name);
+    bool busy = fd == -EBUSY;
 
+    /* Only looking: the claim is given up at once, so that nobody's mount fails for it. */
+    if (fd >= 0)
+        close(fd);
+    if (fd >= 0 || busy) {
+        fd = open(machine_path(m, path, "/dev/%s", name), O_RDONLY | O_NONBLOCK | O_CLOEXEC);
+        fd = fd < 0 ? -errno : fd;
+    }
     *c = (struct contents){0};
     gather(m, &f, name);
     find_mounts(m, &f, c);
@@ -282,13 +290,9 @@ void contents_examine(const struct machine *m, const char *name, struct contents
     find_holders(m, &f, c);
     if (f.partitions)
         found(c, true, "%u partition%s", f.partitions, f.partitions == 1 ? "" : "s");
-    if (fd == -EBUSY) {
-        fd = open(machine_path(m, path, "/dev/%s", name), O_RDONLY | O_NONBLOCK | O_CLOEXEC);
-        fd = fd < 0 ? -errno : fd;
-        if (!c->in_use[0])
-            snprintf(c->in_use, sizeof(c->in_use),
-                     "in use, says the kernel (see lsblk, fuser -v /dev/%s)", name);
-    }
+    if (busy && !c->in_use[0])
+        snprintf(c->in_use, sizeof(c->in_use),
+                 "in use, says the kernel (see lsblk, fuser -v /dev/%s)", name);
     if (fd < 0) {
         if (!c->in_use[0])
             snprintf(c->in_use, sizeof(c->in_use), "/dev/%s cannot be looked at (%s)%s", name,

@@ -79,7 +79,7 @@ static bool block_device(const char *entry, char name[32])
     return entry[end] == 0;
 }
 
-static void look_at_namespaces(const struct machine *m, struct controller *c)
+static void look_at_namespaces(const struct machine *m, bool contents, struct controller *c)
 {
     struct names found;
     char name[32], text[32];
@@ -95,7 +95,8 @@ static void look_at_namespaces(const struct machine *m, struct controller *c)
         machine_read(m, text, sizeof(text), "/sys/class/block/%s/size", name);
         n->bytes = strtoull(text, NULL, 10) * SECTOR;
         c->bytes += n->bytes;
-        contents_examine(m, name, &n->contents);
+        if (contents)
+            contents_examine(m, name, &n->contents);
     }
     names_free(&found);
 }
@@ -130,7 +131,7 @@ static void count_paths(const struct machine *m, struct controller *c)
 }
 
 /** The driver's name for it, and what the drive says of itself. */
-static void ask_driver(const struct machine *m, struct controller *c)
+static void ask_driver(const struct machine *m, bool contents, struct controller *c)
 {
     struct names found;
 
@@ -143,7 +144,7 @@ static void ask_driver(const struct machine *m, struct controller *c)
     machine_read(m, c->serial, sizeof(c->serial), PCI "/nvme/%s/serial", c->address, c->instance);
     machine_read(m, c->model, sizeof(c->model), PCI "/nvme/%s/model", c->address, c->instance);
     count_paths(m, c);
-    look_at_namespaces(m, c);
+    look_at_namespaces(m, contents, c);
 }
 
 /** What bind wrote down. */
@@ -165,7 +166,8 @@ static void recall(const struct machine *m, struct controller *c)
         fclose(file);
 }
 
-static void look_at(const struct machine *m, struct controller *c, const char *address)
+static void look_at(const struct machine *m, bool contents, struct controller *c,
+                    const char *address)
 {
     char name[64];
 
@@ -176,15 +178,15 @@ static void look_at(const struct machine *m, struct controller *c, const char *a
     if (strcmp(c->override, "(null)") == 0)
         c->override[0] = 0;
     look_at_group(m, c);
-    if (controller_bound(c))
+    if (controller_bound(c) || !c->driver[0])
         recall(m, c);
     else
-        ask_driver(m, c);
+        ask_driver(m, contents, c);
     c->persists = unit_name(c, name)[0] && machine_has(m, "/etc/systemd/system/%s", name);
 }
 
-int controllers_find(const struct machine *m, struct controller **list, uint32_t *count,
-                     struct tutti_error *err)
+int controllers_find(const struct machine *m, bool contents, struct controller **list,
+                     uint32_t *count, struct tutti_error *err)
 {
     struct names devices;
     char class[16];
@@ -202,7 +204,7 @@ int controllers_find(const struct machine *m, struct controller **list, uint32_t
         more = realloc(*list, (*count + 1) * sizeof(**list));
         if (more) {
             *list = more;
-            look_at(m, &more[(*count)++], devices.entry[i]->d_name);
+            look_at(m, contents, &more[(*count)++], devices.entry[i]->d_name);
         } else {
             rc = tutti_error_set(err, -ENOMEM, "no memory for a list of NVMe controllers");
         }

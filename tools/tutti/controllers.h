@@ -53,9 +53,15 @@ struct controller {
     bool persists;       /* is bound again at each boot */
 };
 
-/** Find them all; free() the list. Return: 0 or -ENOMEM with a message. */
-int controllers_find(const struct machine *m, struct controller **list, uint32_t *count,
-                     struct tutti_error *err);
+/**
+ * controllers_find() - find them all
+ * @contents: look at what their namespaces hold, too; opens the block devices
+ * @list: free() it
+ *
+ * Return: 0 or -ENOMEM with a message.
+ */
+int controllers_find(const struct machine *m, bool contents, struct controller **list,
+                     uint32_t *count, struct tutti_error *err);
 
 /** Where bind writes down what sysfs will not show; below the machine's root. */
 const char *bound_path(const struct controller *c, char path[MACHINE_PATH]);

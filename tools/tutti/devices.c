@@ -116,7 +116,7 @@ int command_devices(int argc, char **argv)
     uint32_t count;
 
     argp_parse(&parser, argc, argv, 0, NULL, &a);
-    if (controllers_find(&a.machine, &list, &count, &err) < 0) {
+    if (controllers_find(&a.machine, true, &list, &count, &err) < 0) {
         free(list);
         return cannot(&a.common, &err);
     }

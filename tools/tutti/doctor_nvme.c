@@ -192,7 +192,7 @@ int examine_nvme(struct diagnosis *d, const struct machine *m, struct tutti_erro
 {
     struct controller *list;
     uint32_t count, bound = 0;
-    int rc = controllers_find(m, &list, &count, err);
+    int rc = controllers_find(m, false, &list, &count, err);
 
     for (uint32_t i = 0; rc == 0 && i < count; i++)
         bound += controller_bound(&list[i]);

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * A member is recognised without its home, whatever copy is left, and nothing else is.
+ * Seen to fail: with the superblock's verdict not handed on; with the secret asked for.
  */
 #include "fixture.h"
 
