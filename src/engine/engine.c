@@ -73,8 +73,6 @@ static int check_options(const struct tutti_engine_options *o, size_t command_by
 {
     uint32_t depth, consumers;
 
-    if (!o->ring || !o->member || !o->device)
-        return tutti_error_set(err, -EINVAL, "engine: a ring, members and a device are needed");
     tutti_ring_shape(o->ring, &depth, &consumers);
     if (o->members != consumers)
         return tutti_error_set(err, -EINVAL, "engine: %u members on a ring of %u consumers",
@@ -217,13 +215,15 @@ int tutti_engine_open(const struct tutti_engine_options *o, struct tutti_engine 
     size_t command_bytes = (o->command_bytes ? o->command_bytes : DEFAULT_COMMAND_BYTES) & ~4095ul;
     bool fault = o->name && strcmp(o->name, "fault") == 0;
     const struct backend_type *choice[2];
-    bool drives = o->members > 0 && o->member && o->member[0].drive;
-    uint32_t number = choices(fault ? o->fault_inner : o->name, drives, choice);
+    uint32_t number;
     struct tutti_error reason = {0};
     struct tutti_engine *e;
     int rc;
 
     *out = NULL;
+    if (!o->ring || !o->device || !o->member || o->members == 0)
+        return tutti_error_set(err, -EINVAL, "engine: a ring, members and a device are needed");
+    number = choices(fault ? o->fault_inner : o->name, o->member[0].drive, choice);
     if (number == 0)
         return tutti_error_set(err, -EINVAL,
                                "engine \"%s\" is not known; there are auto, uring, threads, nvme, "

@@ -97,7 +97,7 @@ static void dismantle(struct nvme_drive *d, struct nvme_lane *lane)
 static int build_lane(struct nvme_drive *d, struct nvme_lane *lane, uint32_t lists,
                       struct tutti_error *err)
 {
-    struct nvme_window w;
+    struct nvme_window w = {0};
     int rc = nvme_lane_init(lane, &d->facts, lists ? lists : 1, d->bounds.command);
 
     if (rc == 0)
