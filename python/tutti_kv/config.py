@@ -67,7 +67,7 @@ class Config:
         (serve without it, and say so)
     identity: what the weights are, for the user to vouch for where their content
         can't be read; "" reads the content
-    engine: "auto", "uring", "threads" (and "fault" for tests)
+    engine: "auto", "uring", "threads", "nvme" (and "fault" for tests)
     staging: bytes of staging memory per member; 0 chooses
     alignment: 512 or 4096 for a pool that is made now; 0 asks the devices
     cpus: CPUs for the engine's threads; empty for any
@@ -174,7 +174,7 @@ def parse(extra: dict[str, Any]) -> Config:
     if "on_error" in extra:
         values["on_error"] = _choice(extra["on_error"], "on_error", get_args(OnError))
     if "engine" in extra:
-        values["engine"] = _choice(extra["engine"], "engine", ("auto", "uring", "threads", "fault"))
+        values["engine"] = _choice(extra["engine"], "engine", ("auto", "uring", "threads", "nvme", "fault"))
     for key in ("identity", "fault_rules", "fault_inner"):
         if extra.get(key) is not None:
             if not isinstance(extra[key], str):
