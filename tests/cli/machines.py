@@ -5,7 +5,8 @@ Must not know what the command line does with them.
 
 The idea: files of sysfs are ordinary files, and inotify tells a thread of each write, in order. It
 writes down what was written where, and moves the links that a kernel would move. So a test sees
-every write, and the command sees its effect.
+every write, and the command sees its effect. (Content is read when the event comes: what is written
+to one file twice, with no effect awaited in between, may be seen once.)
 """
 
 from __future__ import annotations
