@@ -19,6 +19,7 @@ import threading
 import zlib
 from pathlib import Path
 from types import TracebackType
+from typing import Self
 
 IN_CLOSE_WRITE = 8
 MIB = 1 << 20
@@ -166,7 +167,7 @@ class Kernel:
         self.watched: dict[int, str] = {}
         self.thread = threading.Thread(target=self.serve)
 
-    def __enter__(self) -> Kernel:
+    def __enter__(self) -> Self:
         spare = self.machine.path("/spare")
         for place in [*self.machine.path("/sys").rglob("*"), *spare.rglob("*")]:
             if place.name in ("driver_override", "bind", "unbind", "drivers_probe"):
