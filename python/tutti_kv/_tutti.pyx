@@ -656,9 +656,14 @@ def disable(home, reason):
     """Trip the kill switch of a pool."""
     cdef bytes where = os.fsencode(home)
     cdef bytes why = reason.encode()
+    cdef const char *folder = where
+    cdef const char *text = why
     cdef tutti_error err
+    cdef int rc
     memset(&err, 0, sizeof(err))
-    check(tutti_pool_disable(where, why, &err), &err, "disable")
+    with nogil:
+        rc = tutti_pool_disable(folder, text, &err)
+    check(rc, &err, "disable")
 
 
 def enable(home):
@@ -669,11 +674,15 @@ def enable(home):
 
 
 def disabled(home):
-    """The reason why a pool is disabled, or None."""
+    """The reason why a pool is disabled, or None. It may wait for the home's device."""
     cdef bytes where = os.fsencode(home)
+    cdef const char *folder = where
     cdef char reason[256]
+    cdef int thrown
     memset(reason, 0, sizeof(reason))
-    if tutti_pool_disabled(where, reason, sizeof(reason)) == 1:
+    with nogil:  # else all of the process would wait
+        thrown = tutti_pool_disabled(folder, reason, sizeof(reason))
+    if thrown == 1:
         return reason.decode("utf-8", "replace").strip() or "no reason given"
     return None
 

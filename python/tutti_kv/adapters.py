@@ -35,8 +35,10 @@ logger = logging.getLogger("vllm.tutti_kv")
 _FILES = ("config.json", "model.safetensors", "model.bin", "model.pt")
 _MODEL = {"id", "rank", "modules_to_save", "loras", "is_3d_lora_weight"}
 _LAYER = {"module_name", "rank", "lora_alpha", "lora_a", "lora_b", "scaling"}
-# Folders whose content is remembered, and names; beyond that all is learnt anew.
+# Folders whose content is remembered, numbers and names; beyond that all is learnt anew.
 MAX_KNOWN = 4096
+# In the place of an adapter's number: all of them. vLLM's begin with 1.
+ALL = 0
 # Why a request with an adapter is left alone: labels of a metric, and a sentence.
 UNKNOWN = ("lora", "its adapter is not known yet")
 REPLACED = ("replaced", "its adapter was replaced while it ran")
@@ -106,7 +108,8 @@ def _untouched(folder: Path, since: float) -> bool:
 class Loaded:
     """The workers' end: one worker's adapters.
 
-    replaced: number of an adapter -> how often other content took its place
+    replaced: number of an adapter -> how often other content took its place; ALL: how often
+        what had been seen of numbers was forgotten, which may have hidden such a change
     """
 
     def __init__(self) -> None:
@@ -156,6 +159,9 @@ class Loaded:
         return model, content
 
     def _note(self, number: int, content: bytes | None) -> None:
+        if number not in self._last and len(self._last) >= MAX_KNOWN:  # each load has a new one
+            self._last.clear()
+            self.replaced = {ALL: self.replaced.get(ALL, 0) + 1}
         if self._last.setdefault(number, content) != content:
             self._last[number] = content
             self.replaced[number] = self.replaced.get(number, 0) + 1
@@ -206,8 +212,7 @@ class Loaded:
         """
         if adapter is None:
             return False
-        number = adapter.number
-        unheard = self.replaced.get(number, 0) != known.get(number, 0)
+        unheard = any(self.replaced.get(n, 0) != known.get(n, 0) for n in (adapter.number, ALL))
         return unheard or not self.computes_with(adapter)
 
 
@@ -290,7 +295,10 @@ class Adapters:
         numbers = {n for n, count in news.replaced.items() if count != known.get(n, 0)}
         if numbers:
             self._replaced[rank] = dict(news.replaced)
-            self._set_apart(lambda lora: lora.lora_int_id in numbers)
+            self._set_apart(lambda lora: ALL in numbers or lora.lora_int_id in numbers)
+        if len(self._answers.keys() | news.adapters.keys()) > MAX_KNOWN:
+            # what is asked now stays; who waits for another asks again
+            self._answers = {q: a for q, a in self._answers.items() if q in news.adapters}
         for asked, content in news.adapters.items():
             self._answers.setdefault(asked, {})[rank] = news.step, content
 

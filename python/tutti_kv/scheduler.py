@@ -21,40 +21,35 @@ blocks that must not be hit) is answered in the safest way.
 import logging
 import os
 import time
-from collections.abc import Callable
 from functools import reduce
 from operator import or_
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from tutti_kv import _tutti, identity, opening, support
+from tutti_kv import _tutti, identity, opening, steps, support
 from tutti_kv.adapters import UNKNOWN, Adapters
 from tutti_kv.bell import Ears
 from tutti_kv.config import Config
+from tutti_kv.guard import Guard
 from tutti_kv.loads import Loads
+from tutti_kv.local import Local
 from tutti_kv.metadata import Handshake, Plan, RankReport
 from tutti_kv.metrics import TuttiStats
 from tutti_kv.quarantine import Quarantine
 from tutti_kv.sequence import HASH_BYTES, Sequence
-from tutti_kv.stores import Stores
+from tutti_kv.stores import Stores, take_erased
 from tutti_kv.telling import Telling
+from tutti_kv.watching import Switch
 
 logger = logging.getLogger("vllm.tutti_kv")
 
-# Blocks filled by decoding go out when so many wait, or the oldest is `decode_age` old.
-DECODE_BLOCKS = 16
-# A request whose loads failed so often is computed; one whose stores did is left alone.
-MAX_FAILED_LOADS = 2
-MAX_LOST_STORES = 3
+MAX_FAILED_LOADS = 2  # of a request, which is then computed
 # Without news for so long, pending reports keep an idle engine stepping no longer.
 PUSH_PATIENCE = 30.0
-SWITCH_EVERY = 1.0
 # Why a request finds nothing: labels of a metric.
 NOT_THERE = ("not stored", "other identity")
-
-T = TypeVar("T")
 
 
 class SchedulerHalf:
@@ -70,11 +65,11 @@ class SchedulerHalf:
         self._caching: bool = vllm_config.cache_config.enable_prefix_caching
         self._home = config.home(vllm_config.parallel_config.data_parallel_index)
         self._layerwise, self._mode_reason = support.choose_mode(config, vllm_config)
-        self._block_pool: Any = None
+        self._local = Local(self._block_tokens)
         self._directory: _tutti.Directory | None = None
         self._off: str | None = "the workers have not reported yet"
-        self._tripped = False
-        self._disabled: str | None = None
+        self._switch = Switch(self._home)
+        self._guard = Guard(self._switch, self._go_off)
         self._no_stores: str | None = None
         self._epoch = self._oldest = 0
         self._identity = bytes(identity.IDENTITY_BYTES)
@@ -95,20 +90,23 @@ class SchedulerHalf:
             self._void_local,
         )
         self._loads = Loads(self._block_tokens, self.stats, config.load_timeout)
-        self._stores = Stores(self._ranks, kv_cache_config.num_blocks, MAX_LOST_STORES, self.stats)
+        self._stores = Stores(
+            self._ranks,
+            kv_cache_config.num_blocks,
+            self._block_tokens,
+            config.decode_age,
+            self.stats,
+        )
         self._acknowledged: dict[int, int] = {}
         self._weights: dict[int, int] = {}
         self._overwritten: list[int] = []
         self._decodes = 0
-        self._looked_at = 0.0
-        self._evicted = self._refused = 0
-        self._gauged: int | None = None
 
     # ---- start ------------------------------------------------------------------
 
     def bind_manager(self, manager: Any) -> None:
         """vLLM's KVCacheManager."""
-        self._block_pool = manager.block_pool
+        self._local.bind(manager.block_pool)
         self._quarantine.bind(manager)
 
     def take_handshakes(self, handshakes: dict[int, Handshake]) -> None:
@@ -134,55 +132,22 @@ class SchedulerHalf:
             return
         finally:
             opening.remove_scans(handshakes.values())
-        self._directory, self._epoch, self._identity = (
-            opened.directory,
-            opened.epoch,
-            opened.identity,
-        )
+        self._directory, self._identity = opened.directory, opened.identity
+        self._epoch = opened.epoch
         self._ears = Ears({rank: shake.bell for rank, shake in handshakes.items()})
+        self._switch.watch()
         self._off = None
 
-    # ---- a broken invariant never takes the serving process down ------------------
-
-    def _guard(self, otherwise: Callable[[], T], call: Callable[..., T], *arguments: Any) -> T:
-        """Call it. What is raised turns Tutti off; `otherwise` is then the safe answer."""
-        try:
-            return call(*arguments)
-        except Exception as error:
-            if not self._tripped:  # what comes after the first follows from it
-                logger.exception("Tutti: a bug; nothing is looked up or stored any more")
-            self._trip(f"{type(error).__name__}: {error}")
-        return otherwise()
-
-    def _trip(self, why: str) -> None:
-        """Lookups miss and stores stop from now on; loads under way end as they would.
-
-        Whether what lies over them may be hit is not known any more: nothing in vLLM's prefix
-        cache is.
-        """
-        if self._tripped:
-            return
-        self._tripped = True
-        self._off = f"a bug: {why}"
-        self._distrust_local()
-        try:
-            _tutti.disable(self._home, self._off)
-        except Exception:
-            logger.exception("Tutti: %s can't be disabled", self._home)
-
-    def _distrust_local(self) -> None:
-        """Something in vLLM's prefix cache may be bad, and we can't tell what: nothing of it hits.
-
-        Were this to fail, the step would: wrong tokens are worse than an engine that stops.
-        """
-        if self._block_pool is not None:
-            self._block_pool.evict_blocks(set(range(self._block_pool.num_gpu_blocks)))
+    def _go_off(self, why: str) -> None:
+        """A bug: whether what lies over loads under way may be hit is not known any more."""
+        self._off = why
+        self._local.distrust()
 
     def _void_local(self) -> None:
         """An adapter was replaced: of what was computed with the old one nothing may be taken."""
         if self._directory is not None:
             self._stores.give_up(self._directory, "adapter replaced")
-        self._distrust_local()
+        self._local.distrust()
 
     # ---- lookup -------------------------------------------------------------------
 
@@ -206,9 +171,9 @@ class SchedulerHalf:
     def _silent(self) -> tuple[str, str] | None:
         """What is against everything now: a metric's label, and a sentence."""
         if self._off is not None:
-            return "bug" if self._tripped else "off", self._off
-        if self._disabled is not None:
-            return "disabled", self._disabled
+            return "bug" if self._guard.tripped else "off", self._off
+        if (reason := self._switch.thrown) is not None:
+            return "disabled", f"disabled: {reason}"
         if len(self._quarantine):
             return "stuck", "a read does not end"
         return None
@@ -233,7 +198,7 @@ class SchedulerHalf:
 
     def _match(self, request: Any, computed: int) -> tuple[int | None, bool]:
         sequence = self._sequence(request)
-        serves = self._directory is not None and not self._tripped
+        serves = self._directory is not None and not self._guard.tripped
         if serves and not self._adapters.settle(sequence, self._step):
             return None, False
         sequence.asked = computed
@@ -241,7 +206,7 @@ class SchedulerHalf:
         first = computed // self._block_tokens
         if (
             self._caching
-            and not self._tripped
+            and not self._guard.tripped
             and self._loads.unproven(request.block_hashes, first)
         ):
             return None, False  # its local hit lies over a load that may still fail
@@ -322,7 +287,7 @@ class SchedulerHalf:
     def plan(self, output: Any) -> Plan:
         """This step's work. `output` is vLLM's SchedulerOutput, before it is sent."""
         self._step += 1
-        self._guard(self._distrust_local, self._forget_uncomputed, output)
+        self._guard(self._local.distrust, self._count_computed, output)
         plan = Plan(self._step, self._epoch, self._oldest, self._identity)
         # where this fails, a load's failure voids all of vLLM's prefix cache
         self._guard(lambda: None, self._watch, output)
@@ -332,66 +297,38 @@ class SchedulerHalf:
         # before this step's own stores
         plan.fence = self._guard(self._stores.all_blocks, self._blocks_overwritten, output)
         self._guard(lambda: None, self._plan_stores, output, plan)
-        plan.off = self._tripped
+        plan.off = self._guard.tripped
         self._guard(lambda: None, self._say)
         return plan
 
     def _watch(self, output: Any) -> None:
-        self._loads.watch(
-            self._step,
-            lambda: {name: self._table(output, name) for name in output.num_scheduled_tokens},
+        self._loads.watch(self._step, lambda: steps.tables(output))
+
+    def _count_computed(self, output: Any) -> None:
+        """Who was preempted computes nothing of what was given to it; the others will."""
+        preempted = output.preempted_req_ids or ()
+        self._local.forget_uncomputed(
+            self._requests[name] for name in preempted if name in self._requests
         )
-
-    def _forget_uncomputed(self, output: Any) -> None:
-        """Evict what vLLM 0.32 caches and never computes.
-
-        A request that gets tokens and is preempted in the same step (priority policy) leaves
-        the hashes of those blocks in the prefix cache; it would hit them itself.
-        """
-        for name in output.preempted_req_ids or ():
-            sequence = self._requests.get(name)
-            if sequence is None or self._block_pool is None:
-                continue
-            first = sequence.computed // self._block_tokens
-            for block_hash in sequence.request.block_hashes[first:]:
-                hit = self._block_pool.get_cached_block(block_hash, [0])
-                if hit:
-                    self._block_pool.evict_blocks({hit[0].block_id})
         for name, scheduled in output.num_scheduled_tokens.items():
             sequence = self._requests.get(name)
             if sequence is not None:
                 sequence.computed = sequence.request.num_computed_tokens + scheduled
 
-    @staticmethod
-    def _table(output: Any, name: str) -> list[int]:
-        table: list[int] = output.kv_connector_block_state.resolve_block_ids(name)[0]
-        return table
-
     def _blocks_overwritten(self, output: Any) -> NDArray[np.uint32]:
         """Of the blocks that this step writes anew, those that a store may still read."""
-        blocks, self._overwritten = self._overwritten, []
-        for new in output.scheduled_new_reqs:
-            blocks += new.block_ids[0][new.num_computed_tokens // self._block_tokens :]
-        cached = output.scheduled_cached_reqs
-        for name, ids, computed in zip(
-            cached.req_ids, cached.new_block_ids, cached.num_computed_tokens, strict=True
-        ):
-            if ids is not None:
-                old = computed // self._block_tokens if name in cached.resumed_req_ids else 0
-                blocks += ids[0][old:]
-        return self._stores.read_any_of(blocks)
+        loaded, self._overwritten = self._overwritten, []
+        return self._stores.read_any_of(loaded + steps.written_anew(output, self._block_tokens))
 
     def _plan_stores(self, output: Any, plan: Plan) -> None:
         self._decodes = 0
         if self._directory is None:
             return
-        self._look_at_switch(self._directory)
-        if self._no_stores and not output.num_scheduled_tokens and self._local_is_void():
+        if self._no_stores and not output.num_scheduled_tokens and self._local.void():
             self._no_stores = None
         if self._silent() or self._no_stores:
             self._stores.give_up(self._directory, "off")
             return
-        now = time.monotonic()
         for name, scheduled in output.num_scheduled_tokens.items():
             sequence = self._requests.get(name)
             if sequence is None:
@@ -400,40 +337,19 @@ class SchedulerHalf:
             self._decodes += request.num_computed_tokens >= request.num_prompt_tokens
             if sequence.skip or sequence.tainted:
                 continue
-            full = self._full_blocks(request, request.num_computed_tokens + scheduled)
-            if full <= sequence.planned:
-                continue
-            grows = sequence.planned >= request.num_prompt_tokens // self._block_tokens
-            if grows:
-                sequence.since = sequence.since or now
-                young = now - sequence.since < self._config.decode_age
-                if young and full - sequence.planned < DECODE_BLOCKS:
-                    continue
-            self._store(sequence, full, self._table(output, name), grows=grows)
+            if full := self._stores.due(sequence, request.num_computed_tokens + scheduled):
+                self._store(sequence, full, steps.table(output, name))
         plan.stores = self._stores.take()
-        plan.erase = self._take_erased(self._directory)
+        plan.erase = take_erased(self._directory)
 
-    def _full_blocks(self, request: Any, computed: int) -> int:
-        """Blocks of which every token is known and, of `computed` ones, has its KV."""
-        tokens = min(computed, request.num_tokens)
-        return int(min(tokens // self._block_tokens, len(request.block_hashes)))
-
-    def _store(self, sequence: Sequence, full: int, table: list[int], **how: bool) -> None:
+    def _store(self, sequence: Sequence, full: int, table: list[int], early: bool = False) -> None:
         assert self._directory is not None
         name = sequence.request.request_id
-        if slots := self._stores.plan(self._directory, sequence, full, table, **how):
+        if slots := self._stores.plan(self._directory, sequence, full, table, early=early):
             self._telling.moved()
             self._telling.story(name, "storing %d of its first %d blocks", slots, full)
         else:
             self._telling.why("every block is stored already, or finds no place")
-
-    @staticmethod
-    def _take_erased(directory: _tutti.Directory) -> _tutti.Transfers:
-        """All of it: an erasure must not come after the next store into its slot."""
-        taken = [directory.take_erased()]
-        while len(taken[-1]):
-            taken.append(directory.take_erased())
-        return np.concatenate(taken)
 
     # ---- the reports ----------------------------------------------------------------
 
@@ -446,7 +362,7 @@ class SchedulerHalf:
             self._quarantine.report(rank, frozenset(news.held.tolist()))
         for rank, news in ranks.items():
             if news.broken is not None:
-                self._trip(f"rank {rank}: {news.broken}")
+                self._guard.trip(f"rank {rank}: {news.broken}")
             self._guard(lambda: None, self._take_report, rank, news)
             self._guard(lambda: None, self._adapters.hear, rank, news)
         changes = {rank: news.weights for rank, news in ranks.items()}
@@ -454,7 +370,7 @@ class SchedulerHalf:
             self._weights.update(changes)
             self._guard(lambda: None, self._reset)
         if output.invalid_block_ids:
-            self._guard(self._distrust_local, self._evict, set(output.invalid_block_ids))
+            self._guard(self._local.distrust, self._evict, set(output.invalid_block_ids))
         if ranks:
             step = max(news.step for news in ranks.values())
             over: list[str] = self._guard(list, self._loads.processed, step)
@@ -466,10 +382,10 @@ class SchedulerHalf:
     def _evict(self, invalid: set[int]) -> None:
         """Take out of vLLM's prefix cache what failed loads have spoilt."""
         spoilt = self._loads.spoilt(invalid)
-        if self._tripped:
-            self._distrust_local()
-        elif spoilt and self._block_pool is not None:
-            self._block_pool.evict_blocks(spoilt)
+        if self._guard.tripped:
+            self._local.distrust()
+        else:
+            self._local.evict(spoilt)
 
     def _take_report(self, rank: int, news: RankReport) -> None:
         self._epoch_known[rank] = max(self._epoch_known.get(rank, 0), news.epoch)
@@ -515,18 +431,9 @@ class SchedulerHalf:
             return
         if self._directory is None or "ERROR" in request.status.name:
             return
-        full = min(self._full_blocks(request, request.num_computed_tokens), len(table))
+        full = min(self._stores.full(request, request.num_computed_tokens), len(table))
         if full > sequence.planned:
             self._store(sequence, full, table, early=True)
-
-    def _local_is_void(self) -> bool:
-        """Nobody runs on KV of before: then what vLLM still has cached of it goes."""
-        pool = self._block_pool
-        if pool is not None:
-            if pool.num_gpu_blocks - pool.get_num_free_blocks() > 1:  # one is vLLM's null block
-                return False
-            self._distrust_local()
-        return True
 
     def reset(self) -> bool:
         """The engine's cache is void, perhaps because its weights changed: begin an epoch."""
@@ -545,7 +452,7 @@ class SchedulerHalf:
         for sequence in self._requests.values():
             sequence.tainted = True
         self._no_stores = (
-            None if self._local_is_void() else "requests still run on blocks of before the reset"
+            None if self._local.void() else "requests still run on blocks of before the reset"
         )
         self._stores.news_at = time.monotonic()
         logger.info(
@@ -563,7 +470,7 @@ class SchedulerHalf:
 
     def _pending(self) -> bool:
         if (
-            self._tripped
+            self._guard.tripped
             or self._directory is None
             or time.monotonic() - self._stores.news_at > PUSH_PATIENCE
         ):
@@ -571,32 +478,12 @@ class SchedulerHalf:
         known = min(self._epoch_known.get(rank, 0) for rank in range(self._ranks))
         return len(self._stores) > 0 or known < self._oldest
 
-    def _look_at_switch(self, directory: _tutti.Directory) -> None:
-        now = time.monotonic()
-        if now - self._looked_at < SWITCH_EVERY:
-            return
-        self._looked_at = now
-        was, reason = self._disabled, _tutti.disabled(self._home)
-        self._disabled = f"disabled: {reason}" if reason is not None else None
-        if self._disabled != was:
-            logger.warning("Tutti: pool %s is %s", self._home, self._disabled or "enabled again")
-        self._count(directory)
-
-    def _count(self, directory: _tutti.Directory) -> None:
-        stats = directory.stats()
-        self.stats.add("evicted_slots", stats["evicted"] - self._evicted)
-        refused = stats["refused"] - self._refused
-        self.stats.add("store_dropped", refused, rank="", reason="no place")
-        self._evicted, self._refused = stats["evicted"], stats["refused"]
-        for state in ("visible", "free", "pinned", "foreign"):
-            self.stats.set("slots", stats.get(state, 0), state=state)
-        self.stats.set("epoch", self._epoch)
-
     def _say(self) -> None:
         silent = self._silent()
-        if self._gauged != (serving := int(silent is None)):
-            self._gauged = serving
-            self.stats.set("serving", serving)
+        self._telling.serving(silent is None)
+        self._telling.switch(self._home, self._switch.thrown)
+        if self._directory is not None:
+            self._telling.gauges(self._directory, self._epoch)
         self._telling.minute(silent[1] if silent else self._no_stores)
 
     def take_stats(self) -> TuttiStats | None:
@@ -607,5 +494,6 @@ class SchedulerHalf:
         return self._directory.stats() if self._directory is not None else {}
 
     def close(self) -> None:
+        self._switch.close()
         self._directory = None
         self._off = "shut down"

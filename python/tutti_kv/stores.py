@@ -1,14 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """Stores under way, as the scheduler's half sees them.
 
-Responsible for reserving places, for who owes a report on them, and for which of the
-engine's blocks a store may still read. Must not know vLLM's requests or steps. The
-one idea: a store has a number; workers answer a number with one word per slot, and
-the directory hears of it.
+Responsible for when blocks are due, for reserving places, for who owes a report on them, and for
+which of the engine's blocks a store may still read. Must not know vLLM's steps. The one idea: a
+store has a number; workers answer a number with one word per slot, and the directory hears of it.
 """
 
 import time
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +18,19 @@ from tutti_kv.metadata import StorePlan
 from tutti_kv.metrics import TuttiStats
 from tutti_kv.sequence import HASH_BYTES, Sequence
 from tutti_kv.telling import Telling
+
+# Blocks filled by decoding go out when so many wait, or the oldest is `decode_age` old.
+DECODE_BLOCKS = 16
+# A request whose stores were lost so often is left alone.
+MAX_LOST = 3
+
+
+def take_erased(directory: Directory) -> Transfers:
+    """All of it: an erasure must not come after the next store into its slot."""
+    taken = [directory.take_erased()]
+    while len(taken[-1]):
+        taken.append(directory.take_erased())
+    return np.concatenate(taken)
 
 
 @dataclass(slots=True)
@@ -34,10 +47,18 @@ class Storing:
 class Stores:
     """All of an engine's stores; `version` counts changes of the directory."""
 
-    def __init__(self, ranks: int, blocks: int, tries: int, stats: TuttiStats) -> None:
+    def __init__(
+        self,
+        ranks: int,
+        blocks: int,
+        block_tokens: int,
+        decode_age: float,
+        stats: TuttiStats,
+    ) -> None:
         self._ranks = ranks
+        self._block_tokens = block_tokens
+        self._decode_age = decode_age
         self._stats = stats
-        self._tries = tries
         self._number = 0
         self._under_way: dict[int, Storing] = {}
         self._waiting: list[StorePlan] = []
@@ -48,6 +69,28 @@ class Stores:
     def __len__(self) -> int:
         return len(self._under_way)
 
+    def full(self, request: Any, computed: int) -> int:
+        """Blocks of which every token is known and, of `computed` ones, has its KV."""
+        tokens = min(computed, request.num_tokens)
+        return int(min(tokens // self._block_tokens, len(request.block_hashes)))
+
+    def due(self, sequence: Sequence, computed: int) -> int:
+        """How many of its first blocks are to be planned by now; 0 where that is nothing new."""
+        full = self.full(sequence.request, computed)
+        if full <= sequence.planned:
+            return 0
+        if self._grows(sequence):
+            now = time.monotonic()
+            sequence.since = sequence.since or now
+            young = now - sequence.since < self._decode_age
+            if young and full - sequence.planned < DECODE_BLOCKS:
+                return 0
+        return full
+
+    def _grows(self, sequence: Sequence) -> bool:
+        """It is decoding."""
+        return sequence.planned >= int(sequence.request.num_prompt_tokens) // self._block_tokens
+
     def plan(
         self,
         directory: Directory,
@@ -55,15 +98,15 @@ class Stores:
         full: int,
         table: list[int],
         *,
-        grows: bool = False,
         early: bool = False,
     ) -> int:
         """Reserve places for a sequence's blocks [planned, full); how many are to be written.
 
         table: the engine's numbers of the sequence's blocks
-        grows: it is decoding; early: see StorePlan
+        early: see StorePlan; it is over, and grows no more
         """
         sequence.update_hashes()
+        grows = not early and self._grows(sequence)
         first = sequence.planned
         got = directory.reserve(sequence.hashes, HASH_BYTES, first, full - first, grows)
         if got is None and first:
@@ -122,7 +165,7 @@ class Stores:
         self._readers[storing.items["block"]] -= 1
         lost = np.flatnonzero(storing.ok == 0)
         sequence = storing.sequence
-        if len(lost) and sequence.lost_stores < self._tries:
+        if len(lost) and sequence.lost_stores < MAX_LOST:
             sequence.lost_stores += 1
             sequence.planned = min(sequence.planned, int(storing.index[lost[0]]))
 

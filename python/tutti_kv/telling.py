@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What is said of the scheduler's half: why nothing hits, what a request went through.
 
-Responsible for the log and for the figures with a reason. Must not decide anything. The
+Responsible for the log, for gauges and for the figures with a reason. Must not decide anything. The
 one idea: each reason is said once when it first holds, counted always, and summed up once
 a minute while nothing is stored or read back; a request's own story is told at DEBUG.
 """
@@ -10,11 +10,13 @@ import logging
 import time
 from collections import Counter
 
+from tutti_kv._tutti import Directory
 from tutti_kv.metrics import TuttiStats
 
 logger = logging.getLogger("vllm.tutti_kv")
 
 LINE_EVERY = 60.0
+GAUGE_EVERY = 1.0
 
 
 class Telling:
@@ -26,6 +28,10 @@ class Telling:
         self._line_at = time.monotonic()
         self._quiet = True
         self._why: Counter[str] = Counter()
+        self._serving: bool | None = None
+        self._switch: str | None = None
+        self._gauged_at = 0.0
+        self._evicted = self._refused = 0
 
     def moved(self) -> None:
         """Something is stored or read back."""
@@ -57,6 +63,34 @@ class Telling:
             )
         self._quiet = True
         self._why.clear()
+
+    def serving(self, serving: bool) -> None:
+        """Whether requests are looked up and stored."""
+        if self._serving != serving:
+            self._serving = serving
+            self._stats.set("serving", int(serving))
+
+    def switch(self, home: str, thrown: str | None) -> None:
+        """The pool's switch as it is now."""
+        if self._switch != thrown:
+            self._switch = thrown
+            state = f"disabled: {thrown}" if thrown is not None else "enabled again"
+            logger.warning("Tutti: pool %s is %s", home, state)
+
+    def gauges(self, directory: Directory, epoch: int) -> None:
+        """Once a second: what the pool holds, and what the directory has counted since."""
+        now = time.monotonic()
+        if now - self._gauged_at < GAUGE_EVERY:
+            return
+        self._gauged_at = now
+        stats = directory.stats()
+        self._stats.add("evicted_slots", stats["evicted"] - self._evicted)
+        refused = stats["refused"] - self._refused
+        self._stats.add("store_dropped", refused, rank="", reason="no place")
+        self._evicted, self._refused = stats["evicted"], stats["refused"]
+        for state in ("visible", "free", "pinned", "foreign"):
+            self._stats.set("slots", stats.get(state, 0), state=state)
+        self._stats.set("epoch", epoch)
 
     @staticmethod
     def story(request: str, text: str, *arguments: object) -> None:

@@ -16,7 +16,6 @@ import errno
 import logging
 import threading
 import time
-from collections import Counter
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,6 +26,7 @@ from tutti_kv import _tutti, salvage, support
 from tutti_kv.adapters import Loaded
 from tutti_kv.bell import Bell
 from tutti_kv.config import Config
+from tutti_kv.counting import Counting
 from tutti_kv.members import Opener
 from tutti_kv.metadata import (
     Handshake,
@@ -41,17 +41,13 @@ from tutti_kv.metadata import (
 from tutti_kv.metrics import TuttiStats
 from tutti_kv.salvage import Salvage, keep_for_ever
 from tutti_kv.scrubbing import Scrubbing
+from tutti_kv.watching import MemberWatch, Switch
 from tutti_kv.weights import Weights, find_worker
+from tutti_kv.writing import Writing, reasons
 
 logger = logging.getLogger("vllm.tutti_kv.worker")
 
-FENCE_TIMEOUT = 5.0
 SHUTDOWN_TIMEOUT = 10.0
-FLUSH_EVERY = 5.0
-LOOK_EVERY = 1.0  # at the members and their switches
-GAUGE_EVERY = 1.0
-# Slots of stores under way; more are dropped and counted, never waited for.
-MAX_STORING = 16384
 # Lists of bad slots that wait for a report; then nothing more is looked for.
 MAX_UNTOLD = 64
 # A position whose request is computed with another adapter by now.
@@ -67,19 +63,6 @@ _LOAD_REASONS = {
     errno.ENOBUFS: "staging",
     _OTHER_ADAPTER: "adapter replaced",
 }
-_STORE_REASONS = {errno.ECANCELED: "fenced", errno.ENOBUFS: "staging"}
-# The library's counters and our names for them.
-_COUNTERS = {
-    "verify_failures": "verify_failures",
-    "io_errors": "io_errors",
-    "retries": "io_retries",
-    "staged_bytes": "staged_bytes",
-}
-
-
-def _reasons(position: NDArray[np.uint8], words: dict[int, str]) -> Counter[str]:
-    """How many positions failed, by reason."""
-    return Counter(words.get(int(error), "disk") for error in position[position != 0])
 
 
 @dataclass
@@ -88,12 +71,6 @@ class Loading:
     session: _tutti.Retrieve
     deadline: float
     cancelled: bool = False
-
-
-@dataclass
-class Storing:
-    plan: StorePlan
-    session: _tutti.Store
 
 
 class WorkerHalf:
@@ -128,24 +105,17 @@ class WorkerHalf:
         self._in_step: list[Loading] = []
         self._held: list[Loading] = []  # over for vLLM, not for the disk
         self._hooked: set[int] = set()
-        self._stores: list[Storing] = []
-        self._storing = 0
         self._epoch = self._oldest = 0
         self._failure = 0
         self._finished: set[str] = set()
         self._failed: set[str] = set()
         self._invalid: set[int] = set()
         self._bad: list[_tutti.Transfers] = []
-        self._stored: dict[int, NDArray[np.uint8]] = {}
-        self._disabled = False
-        self._stuck = False  # a store outlived its fence
-        self._looked_at = 0.0
-        self._gauged_at = 0.0
-        self._counted: dict[str, int] = {}
-        self._written = threading.Event()
-        self._closing = threading.Event()
-        self._flusher: threading.Thread | None = None
+        self._switch = Switch(self._home)
+        self._members: MemberWatch | None = None
         self.stats = TuttiStats(data={})
+        self._stores = Writing(rank, self.stats)
+        self._counting = Counting(rank, self.stats)
 
     # ---- start ------------------------------------------------------------------
 
@@ -156,8 +126,7 @@ class WorkerHalf:
             if reason is None:
                 self._open(kv_caches)
         except Exception as error:
-            message = error.strerror if isinstance(error, _tutti.TuttiError) else str(error)
-            message = message or repr(error)
+            message = str(getattr(error, "strerror", None) or error) or repr(error)
             self.close()
             if self._config.on_error == "fail":
                 raise RuntimeError(
@@ -178,8 +147,8 @@ class WorkerHalf:
         self._adapters.follow(worker, self._vllm_config.lora_config)
         info = opened.pool.info()
         self._epoch, self._oldest = info["epoch"], info["oldest_epoch"]
-        self._flusher = threading.Thread(target=self._flush, name="tutti-flush", daemon=True)
-        self._flusher.start()
+        self._switch.watch()
+        self._members = MemberWatch((opened.serve, opened.pool), self._rank, self._home, self._bell)
         if self._config.scrub:
             self._scrubbing = Scrubbing(
                 (opened.serve, opened.pool),
@@ -188,51 +157,11 @@ class WorkerHalf:
                 self._turn,
                 self._bell,
                 idle=lambda: self._plan is None and len(self._bad) < MAX_UNTOLD,
-                found=self._bad_found,
+                found=lambda bad: self._bad.append(bad),
             )
-
-    def _bad_found(self, bad: _tutti.Transfers) -> None:
-        self._bad.append(bad)
 
     def handshake(self) -> Handshake | None:
         return self._handshake
-
-    def _flush(self) -> None:
-        """Bound what a power loss forgets, and keep members and switches in step."""
-        flushed = time.monotonic()
-        fenced = 0
-        while not self._closing.wait(LOOK_EVERY):
-            if self._serve is None or self._pool is None:
-                continue
-            before, fenced = fenced, self._serve.watch_members()
-            if fenced != before:
-                self._bell.ring()
-                self._tell_members(self._serve, before, fenced)
-            if self._written.is_set() and time.monotonic() - flushed >= FLUSH_EVERY:
-                flushed = time.monotonic()
-                self._written.clear()
-                try:
-                    self._pool.flush()
-                except OSError:
-                    logger.exception("Tutti: rank %d can't flush its members", self._rank)
-
-    def _tell_members(self, serve: _tutti.Serve, before: int, fenced: int) -> None:
-        for number, state in enumerate(serve.member_states()):
-            if (before ^ fenced) >> number & 1 == 0:
-                continue
-            if state["fenced"]:
-                logger.error(
-                    "Tutti: member %d of rank %d is given no more commands: %s; the others serve "
-                    "on (tutti enable %s --rank %d --member %d brings it back)",
-                    number,
-                    self._rank,
-                    state["reason"],
-                    self._home,
-                    self._rank,
-                    number,
-                )
-            else:
-                logger.warning("Tutti: member %d of rank %d is back", number, self._rank)
 
     # ---- before a step computes -----------------------------------------------------
 
@@ -244,7 +173,7 @@ class WorkerHalf:
         if self._weights is not None:
             self._weights.step_began()
         if plan.off:
-            self._cancel_stores()
+            self._stores.cancel()
         if plan.oldest_epoch > self._oldest or len(plan.erase):
             self._make_durable(plan)
         if len(plan.erase) and self._epoch >= plan.epoch:
@@ -255,20 +184,7 @@ class WorkerHalf:
         for store in plan.stores:
             if store.early:
                 self._begin_store(plan, store)
-        patience = 0.0 if self._stuck else FENCE_TIMEOUT
-        if len(plan.fence) and self._serve.fence(plan.fence, patience) < 0 and not self._stuck:
-            # What it still reads is overwritten; but a cancelled store writes no record.
-            self._stuck = True
-            logger.warning(
-                "Tutti: a store did not end within %g s of its fence; nothing is stored until it "
-                "has, and nothing waits for it any more",
-                FENCE_TIMEOUT,
-            )
-
-    def _cancel_stores(self) -> None:
-        """A store that is cancelled writes no record, whatever it still reads."""
-        for storing in self._stores:
-            storing.session.cancel()
+        self._stores.fence(self._serve, plan.fence)
 
     def bind(self, plan: Plan) -> None:
         """Begin the loads: those in step now, the others beside the computation."""
@@ -333,7 +249,8 @@ class WorkerHalf:
             if not store.early:
                 self._begin_store(plan, store)
         self._serve.progress()
-        self._poll_stores()
+        if self._stores.poll() and self._members is not None:
+            self._members.written()
         if self._weights is not None:
             self._weights.step_ended()
 
@@ -354,64 +271,23 @@ class WorkerHalf:
         """What is against storing now, in the words of a metric's label."""
         if plan.off:
             return "off"
-        now = time.monotonic()
-        if now - self._looked_at >= 1.0:
-            self._looked_at = now
-            self._disabled = _tutti.disabled(self._home) is not None
-        if self._disabled:
+        if self._switch.thrown is not None:
             return "disabled"
         if self._weights_changed():
             return "weights changed"
-        if self._stuck:
+        if self._stores.stuck:
             return "a write is stuck"
         if self._failure > plan.acknowledged.get(self._rank, 0):
             return "computed over a failed load"
         return None if self._make_durable(plan) else "no epoch"
 
     def _begin_store(self, plan: Plan, store: StorePlan) -> None:
-        count = len(store.items)
+        assert self._serve is not None
         why = self._why_no_store(plan)
         known = plan.replaced.get(self._rank, {})
         if why is None and self._adapters.spoils(store.adapter, known):
             why = "adapter replaced"
-        if why is None and self._storing + count > MAX_STORING:
-            why = "too many under way"
-        if why is None:
-            assert self._serve is not None
-            try:
-                session = self._serve.store(
-                    store.items, store.origins, layers_ready=len(self._layers), tag=store.number
-                )
-            except OSError as error:
-                logger.warning("Tutti: a store was dropped: %s", error.strerror)
-                why = "failed"
-            else:
-                self._stores.append(Storing(store, session))
-                self._storing += count
-                return
-        self._stored[store.number] = np.zeros(count, np.uint8)
-        self.stats.add("store_dropped", count, rank=self._rank, reason=why)
-
-    def _poll_stores(self) -> None:
-        still: list[Storing] = []
-        for storing in self._stores:
-            if not storing.session.poll():
-                still.append(storing)
-                continue
-            result = storing.session.result()
-            storing.session.end()
-            ok = (result.position == 0).astype(np.uint8)
-            self._stored[storing.plan.number] = ok
-            self._storing -= len(ok)
-            good = int(ok.sum())
-            self.stats.add("stored_slots", good, rank=self._rank)
-            self.stats.add("stored_bytes", result.bytes, rank=self._rank)
-            for reason, slots in _reasons(result.position, _STORE_REASONS).items():
-                self.stats.add("store_dropped", slots, rank=self._rank, reason=reason)
-            if good:
-                self._written.set()
-        self._stores = still
-        self._stuck = self._stuck and bool(still)
+        self._stores.begin(self._serve, store, len(self._layers), why)
 
     def _end_in_step(self) -> None:
         """All in-step loads are over, or set aside, before the step's output is used."""
@@ -477,7 +353,7 @@ class WorkerHalf:
             return
         self._failure += 1
         self.stats.add("load_failures", rank=self._rank)
-        for reason, slots in _reasons(position, _LOAD_REASONS).items():
+        for reason, slots in reasons(position, _LOAD_REASONS).items():
             self.stats.add("load_failed_slots", slots, rank=self._rank, reason=reason)
         self._invalid.update(load.items["block"][failed].tolist())
         bad = load.items[failed & ~np.isin(position, _FAULTLESS)]
@@ -526,7 +402,6 @@ class WorkerHalf:
         if self._scrubbing is not None:
             self._scrubbing.step()
         rung = self._bell.rung  # before what it was rung for is gathered
-        stored, self._stored = self._stored, {}
         bad, self._bad = self._bad, []
         held = [loading.load.items["block"] for loading in self._held]
         return Report(
@@ -535,7 +410,7 @@ class WorkerHalf:
                     plan.step,
                     self._epoch,
                     self._failure,
-                    stored,
+                    self._stores.take(),
                     np.concatenate(bad) if bad else no_transfers(),
                     np.concatenate(held) if held else no_blocks(),
                     weights=self._weights.changes if self._weights is not None else 0,
@@ -556,50 +431,38 @@ class WorkerHalf:
         return self.stats.take()
 
     def _count(self, serve: _tutti.Serve) -> None:
-        rank = self._rank
-        counters = serve.counters()
-        for theirs, ours in _COUNTERS.items():
-            self.stats.add(ours, counters[theirs] - self._counted.get(theirs, 0), rank=rank)
-        self._counted = counters
+        self._counting.count(serve)
         if self._scrubbing is not None:
             self._scrubbing.count(self.stats)
-        now = time.monotonic()
-        if now - self._gauged_at < GAUGE_EVERY:
+        if not self._counting.gauges_are_due():
             return
-        self._gauged_at = now
-        self.stats.set("loads_under_way", len(self._loads) + len(self._in_step), rank=rank)
-        self.stats.set("stores_under_way", self._storing, rank=rank)
-        self.stats.set("held_blocks", sum(len(h.load.items) for h in self._held), rank=rank)
-        states = serve.member_states()
-        fenced = sum(state["fenced"] for state in states)
-        self.stats.set("members", len(states) - fenced, rank=rank, state="ok")
-        self.stats.set("members", fenced, rank=rank, state="fenced")
-        for state, size in (
-            ("taken", sum(member["staging_taken"] for member in states)),
-            ("most", sum(member["staging_most"] for member in states)),
-            ("bound", sum(member["staging_bytes"] for member in states)),
-        ):
-            self.stats.set("staging_bytes", size, rank=rank, state=state)
+        self._counting.gauge_members(serve)
+        loads, held = len(self._loads) + len(self._in_step), self._held
+        self.stats.set("loads_under_way", loads, rank=self._rank)
+        self.stats.set("stores_under_way", self._stores.slots, rank=self._rank)
+        self.stats.set("held_blocks", sum(len(h.load.items) for h in held), rank=self._rank)
 
     # ---- the end --------------------------------------------------------------------
 
     def close(self) -> None:
         """Stores under way get a bounded time; then everything is closed."""
         until = time.monotonic() + SHUTDOWN_TIMEOUT
-        self._closing.set()
+        self._switch.close()
+        if self._members is not None:
+            self._members.end()
         if self._scrubbing is not None:
             self._scrubbing.close()
         loads = [*self._loads, *self._in_step, *self._held]
         for loading in loads:
             loading.session.cancel()  # nobody wants what it brings
-        sessions: list[_tutti.Retrieve | _tutti.Store] = [store.session for store in self._stores]
+        sessions: list[_tutti.Retrieve | _tutti.Store] = []
+        sessions += [session for _, session in self._stores.sessions().values()]
         sessions += [loading.session for loading in loads]
         ended = [session.wait(max(until - time.monotonic(), 0.0)) for session in sessions]
-        if self._flusher is not None:
-            self._flusher.join(max(until - time.monotonic(), 0.1))
-            ended.append(not self._flusher.is_alive())
-            self._flusher = None
-        self._stores, self._loads, self._in_step, self._held = [], [], [], []
+        if self._members is not None:
+            ended.append(self._members.ended(max(until - time.monotonic(), 0.1)))
+            self._members = None
+        self._stores.under_way, self._loads, self._in_step, self._held = [], [], [], []
         serve, pool, self._serve, self._pool = self._serve, self._pool, None, None
         if not all(ended):
             # Closing would wait for the disk. The process ends, and with it all that it holds.
@@ -624,7 +487,7 @@ class WorkerHalf:
             begun=self._begun,
             loads=under_way,
             held=[(one.load.items["block"], one.session) for one in self._held],
-            stores={one.plan.number: (len(one.plan.items), one.session) for one in self._stores},
+            stores=self._stores.sessions(),
             invalid=self._invalid,
             stats=self.stats,
             plan=self._plan,

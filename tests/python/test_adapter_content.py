@@ -271,6 +271,26 @@ def test_memory_is_bounded(loaded: Loaded, tmp_path: Path, monkeypatch: pytest.M
     assert len(loaded._folders) <= 2
 
 
+def test_numbers_are_bounded(
+    loaded: Loaded, manager: Manager, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Forgotten are all at once, which counts as if all had been replaced: one of them may be.
+
+    vLLM gives each adapter that it is told of a number of its own. Seen to fail without the
+    bound, and (the last line) with one that forgets and does not count.
+    """
+    monkeypatch.setattr(adapters, "MAX_KNOWN", 2)
+    first = says(loaded, lora(write(tmp_path / "first", 22), 1))
+    assert isinstance(first, bytes)
+    for number in range(2, 6):
+        manager.models.clear()
+        manager.use(lora(write(tmp_path / str(number), number), number))
+        assert len(loaded._last) <= 2
+    assert loaded.replaced == {adapters.ALL: 2}
+    assert loaded.spoils(Adapter(1, first), {})
+    assert not loaded.spoils(Adapter(1, first), {adapters.ALL: 2})
+
+
 @pytest.mark.parametrize(
     ("what", "words"),
     [
@@ -500,6 +520,31 @@ def test_names_are_bounded(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
         assert desk.lookup(Asked(f"r{i}", TOKENS, lora(f"/{i}"))) == (0, False)
         assert len(desk.half._adapters._called) <= 2
     assert desk.voided == 2
+
+
+def test_answers_are_bounded(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One name, loaded again and again under other numbers. Seen to fail without the bound."""
+    monkeypatch.setattr(adapters, "MAX_KNOWN", 2)
+    desk.contents = dict.fromkeys(range(1, 9), b"one")
+    for number in range(1, 9):
+        assert desk.lookup(Asked(f"r{number}", TOKENS, lora("/one", number))) == (0, False)
+        assert len(desk.half._adapters._answers) <= 2
+    assert desk.voided == 0
+
+
+def test_a_worker_that_forgot_sets_all_apart(desk: Desk) -> None:
+    """What was replaced in between is not known. Seen to fail where only numbers are compared."""
+    requests = [Asked("a", TOKENS, lora("/one")), Asked("b", TOKENS, lora("/two", 2, name="two"))]
+    for request in requests:
+        desk.compute(request)
+    salts = [request.cache_salt for request in requests]
+    desk.tell(desk.step({}), replaced={adapters.ALL: 1})
+    assert desk.voided == 1
+    assert salts == [None, None]
+    assert all(request.cache_salt for request in requests)
+    assert desk.step({}).replaced == {0: {adapters.ALL: 1}}
+    desk.tell(desk.step({}), replaced={adapters.ALL: 1})
+    assert desk.voided == 1
 
 
 def test_ranks_that_disagree(monkeypatch: pytest.MonkeyPatch) -> None:

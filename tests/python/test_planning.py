@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from tutti_kv import _tutti, scheduler
+from tutti_kv import _tutti, scheduler, stores
 from tutti_kv.bell import Bell, Ears
 from tutti_kv.config import parse
 from tutti_kv.metadata import Handshake, Plan, RankReport, Report
@@ -166,6 +166,11 @@ class Bench:
         self.half._off = None
         self.tables: dict[str, list[int]] = {}
         self.next = 1
+
+    def throw(self, why: str | None) -> None:
+        """The pool's switch, and somebody has looked."""
+        self.switch = why
+        self.half._switch.look()
 
     def admit(self, request: Request, external: int = 0, async_: bool = False) -> None:
         blocks = (request.num_tokens + BLOCK) // BLOCK + 8
@@ -421,7 +426,7 @@ def test_lost_stores_are_tried_again_and_not_for_ever(bench: Bench) -> None:
         request.tokens.append(1000 + tries)
         plan = bench.step({request: 1})
         assert tries < 20
-    assert tries == 1 + scheduler.MAX_LOST_STORES
+    assert tries == 1 + stores.MAX_LOST
 
 
 def test_blocks_under_a_store_are_fenced(bench: Bench) -> None:
@@ -457,12 +462,10 @@ def test_switch(bench: Bench) -> None:
     bench.half.matched_tokens(request, 0)
     bench.admit(request)
     bench.answer(bench.step({request: 4}))
-    bench.switch = "a test"
-    bench.now += 2
+    bench.throw("a test")
     assert stored(bench.step({request: 4})) == 0
     assert bench.half.matched_tokens(Request("b", list(range(8))), 0) == (0, False)
-    bench.switch = None
-    bench.now += 2
+    bench.throw(None)
     request.tokens.append(1)
     assert stored(bench.step({request: 1})) == 1
     assert bench.half.matched_tokens(Request("b", list(range(8))), 0) == (4, True)
@@ -586,7 +589,7 @@ def test_a_lookup_waits_for_news(bench: Bench) -> None:
     assert bench.half.matched_tokens(other, 0) == (None, False)
     bench.answer(bench.step({}), rung=2)
     assert bench.half.matched_tokens(other, 0) == (8, True)
-    bench.switch = "off"
+    bench.throw("off")
     bell.ring()
     bench.now += 5
     bench.step({})

@@ -7,6 +7,7 @@ comes from vLLM without a connector, asked in a life of its own that stays open.
 
 import os
 import random
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,13 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_tiny_model(folder, max_position_embeddings=16384)
 
 
+@pytest.fixture(scope="session")
+def spoken(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The tiny model with a tokenizer: the HTTP server wants one. The weights are the same."""
+    folder = tmp_path_factory.mktemp("spoken") / "tiny"
+    return make_tiny_model(folder, max_position_embeddings=16384, tokenizer=True)
+
+
 def torture() -> bool:
     """Whether long counts are wanted."""
     return bool(os.environ.get("TUTTI_TORTURE"))
@@ -36,6 +44,20 @@ def prompt(seed: int, length: int) -> Tokens:
     """Token ids that differ from seed to seed."""
     draw = random.Random(seed)
     return [draw.randrange(1000) for _ in range(length)]
+
+
+def until(what: Callable[[], Any], patience: float = 30.0) -> None:
+    """Wait as an idle server does: no step is taken."""
+    end = time.monotonic() + patience
+    while not what():
+        assert time.monotonic() < end, "it does not come"
+        time.sleep(0.01)
+
+
+def look_at_switch(engine: Engine) -> None:
+    """Both halves know of the pool's switch what is so now; by themselves, once a second."""
+    for half in (engine.half, engine.worker):
+        half._switch.look()
 
 
 def ask_cold(engine: Engine, tokens: Tokens, extra: dict[str, Any]) -> Answer:

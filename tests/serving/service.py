@@ -10,6 +10,7 @@ import multiprocessing
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Sequence
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -20,6 +21,7 @@ from server import Server, connector_config
 from engine import BLOCK, PRELOAD, Answer, Tokens, bend
 
 ARGUMENTS = ("--enable-prompt-tokens-details", "--num-gpu-blocks-override", "512")
+STORED = "tutti_stored_slots_total"
 PROCESSES = {"VLLM_ENABLE_V1_MULTIPROCESSING": "1"}
 
 
@@ -105,3 +107,11 @@ def ask(server: Server, tokens: Tokens, n: int = 16, timeout: float = 30.0) -> t
     assert got.log_probs is not None
     assert got.cached_tokens is not None
     return Answer(got.token_ids, got.log_probs, got.cached_tokens, 0), got.total_s
+
+
+def wait_stored(server: Server, slots: float) -> None:
+    """Until so many have been reported stored in this life."""
+    until = time.monotonic() + 60
+    while (have := server.metrics().get(STORED, 0.0)) < slots:
+        assert time.monotonic() < until, f"{have} of {slots} slots are stored"
+        time.sleep(0.02)

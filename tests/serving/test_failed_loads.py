@@ -233,9 +233,9 @@ def test_stuck_write_stalls_one_step(lives: Lives) -> None:
     """A fence waits for a store that does not end once, not in each step; nothing is stored."""
 
     def scenario(engine: Engine) -> tuple[int, int]:
-        from tutti_kv import worker
+        from tutti_kv import writing
 
-        worker.FENCE_TIMEOUT = 1.0
+        writing.FENCE_TIMEOUT = 1.0
         slow, steps = 0, 0
         for seed in range(8):
             engine.submit(prompt(9000 + seed, 300), n=4)
@@ -290,7 +290,7 @@ def fail_and_die(engine: Engine) -> None:
     engine.submit([*LONGER, 1, 2], n=4)
     while not engine.totals.get("load_failures"):
         engine.step()
-    for storing in engine.worker._stores:
+    for storing in engine.worker._stores.under_way:
         storing.session.wait(5.0)
 
 

@@ -9,13 +9,10 @@ bell (the first request after the fence is lifted finds nothing).
 import functools
 import json
 import subprocess
-import time
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
-from conftest import MODES, Lives, Reference, prompt
+from conftest import MODES, Lives, Reference, prompt, until
 from faultmount import BUILD, Faults
 
 from engine import Answer, Engine, Tokens
@@ -25,14 +22,6 @@ TAIL = prompt(8330, 20)
 FRESH = [prompt(8340 + i, 320) for i in range(40)]
 BOUND = 16  # errors in a row
 BAD = 1
-
-
-def until(what: Callable[[], Any]) -> None:
-    """Wait as an idle server does: no step is taken."""
-    end = time.monotonic() + 20
-    while not what():
-        assert time.monotonic() < end, "it does not come"
-        time.sleep(0.01)
 
 
 def where(engine: Engine, tokens: Tokens) -> set[int]:
@@ -76,7 +65,7 @@ def ask_each(engine: Engine, prompts: list[Tokens]) -> Asked:
 
 def members(engine: Engine) -> dict[str, float]:
     """The gauge."""
-    engine.worker._gauged_at = 0.0
+    engine.worker._counting._gauged_at = 0.0
     data = engine.worker.take_stats().data
     return {state: data[f"members|0|{state}"] for state in ("ok", "fenced")}
 

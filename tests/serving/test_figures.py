@@ -5,7 +5,7 @@ import logging
 import re
 from typing import Any
 
-from conftest import Lives, Reference, prompt
+from conftest import Lives, Reference, look_at_switch, prompt
 from tutti_kv import _tutti
 
 from engine import Engine
@@ -20,7 +20,8 @@ def scrape(engine: Engine) -> dict[str, float]:
     """What the server's /metrics would say: name and our labels -> value."""
     from prometheus_client import REGISTRY, generate_latest
 
-    engine.half._looked_at = engine.worker._gauged_at = 0.0  # gauges are due
+    for gauged in (engine.half._telling, engine.worker._counting):
+        gauged._gauged_at = 0.0  # gauges are due
     engine.ask([1, 2, 3], n=1)
     engine.llm.llm_engine.do_log_stats()
     seen: dict[str, float] = {}
@@ -54,7 +55,7 @@ def happens(engine: Engine) -> tuple[list[dict[str, float]], list[dict[str, int]
     look()
     engine.drop_local()
     _tutti.disable(engine.half._home, "a test")
-    engine.half._looked_at = engine.worker._looked_at = 0.0
+    look_at_switch(engine)
     engine.ask([1, 2, 3], n=1)
     for seed in range(2):
         answers.append(engine.ask(prompt(64 + seed, 100), n=1))

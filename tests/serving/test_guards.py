@@ -20,7 +20,7 @@ WORKER = (
     "step_ended",
     "_wait_for_end",
     "_begin_store",
-    "_poll_stores",
+    "_stores.poll",
     "poll_loads",
     "_load_failed",
     "take_invalid_blocks",
@@ -31,7 +31,7 @@ WORKER = (
 SCHEDULER = (
     "_match",
     "_allocated",
-    "_forget_uncomputed",
+    "_local.forget_uncomputed",
     "_watch",
     "_blocks_overwritten",
     "_plan_stores",
@@ -87,18 +87,20 @@ def put_back(engine: Engine, worker: Any) -> None:
     from vllm.distributed.kv_transfer import get_kv_transfer_group
 
     get_kv_transfer_group().worker = worker
-    for name in ("_owed", "_begun", "_finished", "_failed", "_invalid", "_stored"):
+    for name in ("_owed", "_begun", "_finished", "_failed", "_invalid"):
         getattr(worker, name).clear()
-    worker._loads, worker._in_step, worker._stores, worker._bad = [], [], [], []
-    worker._storing, worker._plan = 0, None
+    worker._loads, worker._in_step, worker._bad = [], [], []
+    worker._plan = None
+    worker._stores.under_way, worker._stores.slots, worker._stores._stored = [], 0, {}
     half = engine.half
     half._stores._under_way.clear()
     for kept in (half._loads._under_way, half._loads._brought, half._loads._tables):
         kept.clear()
     half._stores._readers[:] = 0
-    half._tripped, half._off, half._disabled = False, None, None
-    worker._disabled = False
+    half._guard.tripped, half._off = False, None
     _tutti.enable(half._home)
+    for switch in (half._switch, worker._switch):
+        switch.look()
 
 
 def one_bug(engine: Engine, where: str, name: str, after: int, number: int, bad: bool) -> Any:
@@ -198,7 +200,11 @@ def test_control_unguarded(lives: Lives) -> None:
     """Negative control: without the guard the same bug takes the engine down."""
 
     def scenario(engine: Engine) -> str:
-        engine.half._guard = lambda otherwise, call, *arguments: call(*arguments)
+        from tutti_kv.guard import Guard
+
+        Guard.__call__ = (  # type: ignore[method-assign]
+            lambda self, otherwise, call, *arguments: call(*arguments)
+        )
         break_call(engine.half, "_match", 0)
         try:
             engine.ask(prompt(MATERIAL, 100))

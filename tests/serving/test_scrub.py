@@ -6,17 +6,15 @@ controls below), the load meets the bad block.
 """
 
 import time
-from typing import Any
 
 import pytest
-from conftest import MODES, Lives, Reference, prompt
+from conftest import MODES, Lives, Reference, prompt, until
 from faultmount import Faults
 
 from engine import Answer, Engine, Life
 
 HEAD = prompt(8000, 640)
 TAILS = [HEAD + prompt(8001 + i, 40) for i in range(3)]
-PATIENCE = 30.0
 
 
 def never_rests() -> None:
@@ -24,14 +22,6 @@ def never_rests() -> None:
     from tutti_kv import scrubbing
 
     scrubbing.ROUND_EVERY = 0.0
-
-
-def until(what: Any) -> None:
-    """Wait as an idle server does: no step is taken."""
-    end = time.monotonic() + PATIENCE
-    while not what():
-        assert time.monotonic() < end, "it does not come"
-        time.sleep(0.01)
 
 
 def rots(engine: Engine, found: bool, deaf: bool) -> tuple[list[Answer], dict[str, float], int]:

@@ -12,41 +12,19 @@ import json
 import os
 import random
 import subprocess
-import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import httpx
-import pytest
 import reader
 from conftest import Reference, prompt, torture
 from prometheus_client.parser import text_string_to_metric_families
 from server import Server, ServerError
-from service import ask, service
+from service import STORED, ask, service, wait_stored
 
 from engine import Tokens
 
 ROOT = Path(__file__).resolve().parents[2]
-STORED = "tutti_stored_slots_total"
-
-
-@pytest.fixture(scope="module")
-def spoken(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The tiny model with a tokenizer: the HTTP server wants one. The weights are the same."""
-    from model import make_tiny_model
-
-    folder = tmp_path_factory.mktemp("spoken") / "tiny"
-    return make_tiny_model(folder, max_position_embeddings=16384, tokenizer=True)
-
-
-def wait_stored(server: Server, slots: float) -> None:
-    """Until so many have been reported stored in this life."""
-    until = time.monotonic() + 60
-    while (have := server.metrics().get(STORED, 0.0)) < slots:
-        assert time.monotonic() < until, f"{have} of {slots} slots are stored"
-        time.sleep(0.02)
-
-
 BLOCKS = 10  # of each prompt
 KNOWN = 5  # prompts that are stored, and known to be, before the burst
 # A prompt is computed in one step, so that one store is all of it; and two at a time.

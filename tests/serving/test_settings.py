@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import Lives, Reference, prompt
+from conftest import Lives, Reference, look_at_switch, prompt
 from tutti_kv import _tutti
 
 from engine import Answer, Engine, Life, LifeError, Tokens
@@ -104,9 +104,6 @@ def test_two_pools_have_other_keys(lives: Lives, tmp_path: Path) -> None:
 def test_switch_without_restart(lives: Lives, tmp_path: Path, reference: Reference) -> None:
     """tutti disable: lookups miss and stores stop; enable: as before."""
 
-    def wait(engine: Engine) -> None:
-        engine.half._looked_at = engine.worker._looked_at = 0.0
-
     def scenario(engine: Engine) -> list[int]:
         hits = []
         engine.ask(P)
@@ -116,7 +113,7 @@ def test_switch_without_restart(lives: Lives, tmp_path: Path, reference: Referen
                 _tutti.disable(str(tmp_path / "pool"), "a test")
             elif change is _tutti.enable:
                 _tutti.enable(str(tmp_path / "pool"))
-            wait(engine)
+            look_at_switch(engine)
             engine.ask([1, 2, 3], n=1)
             engine.drop_local()
             hits.append(engine.ask(P).external)
