@@ -178,8 +178,8 @@ MUTANTS = (
         (
             (
                 "src/pool/scan.c",
-                "r->generation == 0 || tutti_generation_epoch(r->generation) < s->oldest_epoch ||",
-                "r->generation == 0 ||",
+                "return tutti_generation_counts(s, r->generation) ? 0 : -ESTALE;",
+                "return r->generation != 0 ? 0 : -ESTALE;",
             ),
         ),
     ),
@@ -310,6 +310,22 @@ MUTANTS = (
                 "src/serve/scrub.c",
                 "++s->layer == s->map.placement->layers",
                 "++s->layer + 1 >= s->map.placement->layers",
+            ),
+        ),
+    ),
+    Mutant(
+        # two defences: a second try reads the record again, and so verifies what was stored
+        "a scrub tells of what is stored meanwhile",
+        (
+            (
+                "src/serve/scrub.c",
+                "        if (s->disturbed[i])\n",
+                "        if (s->disturbed[i] && i == MAP_SLOTS)\n",
+            ),
+            (
+                "src/engine/check.c",
+                "t->kind == READ_RECORDS || t->map->verify;",
+                "t->kind == READ_RECORDS || t->map->items[b->first].generation != 0;",
             ),
         ),
     ),
