@@ -1,95 +1,174 @@
 # SPDX-License-Identifier: Apache-2.0
 """Case 10 as users meet it: an HTTP server, idle but for one request, whose block is bad on disk.
 
-The bar is twice the time that the same request took by computation, in the same life. Where a
-block lies is read by the second implementation of the format, so nothing of ours says it.
+The bar is twice what the same request took by computation, in the same life: of seconds, where
+one pair within it shows that nothing sleeps or is loaded for ever (others' work on this machine
+comes and goes), and of the processor time of the whole server, by the median.
+
+Where a block lies is read by the second implementation of the format.
+
+Seen to fail with a worker that reports no bad slots (what is asked for the second time meets the
+bad block again; and with the flip that only a restart finds), and with one that tells vLLM of a
+failed load three seconds later (the bar).
 """
 
 import os
+import statistics
 from pathlib import Path
 from typing import NamedTuple
 
-import pytest
 import reader
-from conftest import Reference, prompt
+from conftest import Reference, prompt, until
 from faultmount import Faults
-from server import Server
-from service import ask, service, wait_stored
+from server import Server, members_of
+from service import STORED, ask, service, wait_stored
 
 from engine import BLOCK, Answer, Tokens, damage
 
 BLOCKS = 40
 BAD = 5  # which of them
-MEMBER = "rank0.member0.tutti"
+PAIRS = 3  # of each kind
+SIZE = 64 << 20
 # A prompt is computed in one step, so that there is one load and one store of all of it.
 STEPS = ("--max-num-batched-tokens", "4096")
+PROMPTS = [prompt(8600 + i, BLOCKS * BLOCK + 5) for i in range(2 * PAIRS + 2)]
+FAILED, SLOTS = "tutti_load_failures_total", "tutti_load_failed_slots_total"
 
 
-class Place(NamedTuple):
-    """Where one layer of one block lies, in the member's file."""
+class Cost(NamedTuple):
+    """Of one request: seconds, and processor seconds of all of the server until it was idle."""
 
-    offset: int
-    size: int
-
-
-def place(home: Path, block_hash: bytes, layer: int) -> Place:
-    with reader.open_pool(home) as pool:
-        slot = next(slot for slot in pool.slots() if slot.engine_hash == block_hash)
-        return Place(slot.layer_offset(layer), slot.layer_bytes)
-
-
-class Asked(NamedTuple):
     answer: Answer
     seconds: float
+    work: float
 
 
-def once_more(server: Server, tokens: Tokens) -> Asked:
-    """With nothing of vLLM's own left, and nothing else to do."""
+def work(server: Server) -> float:
+    """Processor seconds of all of its processes so far."""
+    ticks = 0
+    for process in members_of(server.running().pid):
+        stat = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
+        ticks += int(stat[11]) + int(stat[12])
+    return ticks / os.sysconf("SC_CLK_TCK")
+
+
+class Disk:
+    """The pool's only member, from outside."""
+
+    def __init__(self, faults: Faults, reference: Reference) -> None:
+        self._faults, self._reference = faults, reference
+        self._home = faults.backing / faults.pool
+        self._path = self._home / "rank0.member0.tutti"
+        self._rule = 0
+
+    def spoil(self, how: str, tokens: Tokens) -> None:
+        """One layer of one block; from then on reads of it are counted."""
+        wanted = self._reference.hashes(tokens)[BAD]
+        with reader.open_pool(self._home) as pool:
+            slot = next(slot for slot in pool.slots() if slot.engine_hash == wanted)
+            begin, end = slot.layer_offset(2), slot.layer_offset(2) + slot.layer_bytes
+        if how == "cut":
+            os.truncate(self._path, begin)
+        else:
+            damage(str(self._path), begin + 100)
+        self._rule = self._faults.rule(f"read:delay:ms=0:offset={begin}-{end}")
+
+    def reads(self) -> int:
+        return self._faults.count(self._rule, "seen")
+
+    def mend(self) -> None:
+        """Its length is what it was; what was cut off is not."""
+        os.truncate(self._path, SIZE)
+
+    def generations(self, tokens: Tokens) -> dict[bytes, int]:
+        """Of a prompt's blocks that are there, whole."""
+        wanted = set(self._reference.hashes(tokens))
+        with reader.open_pool(self._home) as pool:
+            return {
+                slot.engine_hash: slot.generation
+                for slot in pool.slots()
+                if slot.engine_hash in wanted and not slot.bad_layers()
+            }
+
+    def check(self) -> dict[str, object]:
+        with reader.open_pool(self._home) as pool:
+            return pool.check()
+
+
+def asked(server: Server, disk: Disk, tokens: Tokens, before: dict[bytes, int]) -> Cost:
+    """Ask, and wait until every block is stored, and known to be. before: what was there."""
+    stored = server.metrics().get(STORED, 0.0)
+    begin = work(server)
+    answer, seconds = ask(server, tokens, n=2)
+    disk.mend()
+    until(lambda: len(disk.generations(tokens)) == BLOCKS)
+    after = disk.generations(tokens)
+    wait_stored(server, stored + sum(before.get(key) != after[key] for key in after))
+    return Cost(answer, seconds, work(server) - begin)
+
+
+def meet(server: Server, disk: Disk, how: str, tokens: Tokens) -> tuple[Cost, Cost]:
+    """The costs by computation and over a bad block; then all of it is there again."""
+    cold = asked(server, disk, tokens, {})
+    there = disk.generations(tokens)
+    failures = server.metrics().get(FAILED, 0.0)
     server.forget_memory()
-    return Asked(*ask(server, tokens))
+    disk.spoil(how, tokens)
+    bad = asked(server, disk, tokens, there)
+    reads = disk.reads()
+    assert server.metrics()[FAILED] == failures + 1
+    # the second time; and Linux goes on behind the end of a file once more
+    assert 1 <= reads <= (3 if how == "cut" else 2)
+    server.forget_memory()
+    again, _ = ask(server, tokens, n=2)
+    assert again.cached == BLOCKS * BLOCK, "it is not stored anew"
+    assert server.metrics()[FAILED] == failures + 1, "the bad copy is met again"
+    return cold, bad
 
 
-class Met(NamedTuple):
-    """A prompt that is stored, spoilt, and asked for twice.
+def test_one_bad_block(spoken: Path, faults: Faults, tmp_path: Path, reference: Reference) -> None:
+    """Flipped, or the member cut short there while it runs; and flipped just before a kill."""
+    mount = faults.of("block")
+    disk = Disk(mount, reference)
 
-    reads: of the place that was spoilt, by the request that met it
-    """
+    def life(number: int) -> Server:
+        return service(
+            *(spoken, tmp_path / f"log{number}", mount.folder),
+            size=str(SIZE),
+            arguments=STEPS,
+            scrub=0,
+        ).start()
 
-    cold: Asked
-    bad: Asked
-    after: Asked
-    reads: int
-
-
-def meet(server: Server, disk: Faults, tokens: Tokens, where: Place, cut: bool) -> tuple[Asked, int]:
-    """Spoil it, and ask."""
-    path = disk.backing / disk.pool / MEMBER
-    if cut:
-        os.truncate(path, where.offset)
-    else:
-        damage(str(path), where.offset + 100)
-    rule = disk.rule(f"read:delay:ms=0:offset={where.offset}-{where.offset + where.size}")
-    asked = once_more(server, tokens)
-    return asked, disk.count(rule, "seen")
-
-
-@pytest.mark.parametrize("how", ["flipped", "cut short"])
-def test_one_bad_block(how: str, spoken: Path, faults: Faults, tmp_path: Path, reference: Reference) -> None:
-    disk = faults.of(f"block-{how[:3]}")
-    prompts = [prompt(8600 + i, BLOCKS * BLOCK + 5) for i in range(6)]
-    met = []
-    with service(spoken, tmp_path / "log", disk.folder, arguments=STEPS).start() as server:
+    with life(0) as server:
         server.wait_ready()
-        ask(server, prompt(8599, BLOCKS * BLOCK + 5))
-        for i, tokens in enumerate(prompts):
-            cold = Asked(*ask(server, tokens))
-            wait_stored(server, (i + 2) * BLOCKS)
-            where = place(disk.backing / disk.pool, reference.hashes(tokens)[BAD], 2)
-            bad, reads = meet(server, disk, tokens, where, how != "flipped")
-            print(how, "cold", cold.seconds, "bad", bad.seconds, bad.seconds/cold.seconds, "cached", bad.answer.cached, "reads", reads, flush=True)
-            import time; time.sleep(1)
-            if how != "flipped":
-                os.truncate(disk.backing / disk.pool / MEMBER, 64 << 20)
-            after = once_more(server, tokens)
-            print("after", after.seconds, after.answer.cached)
-            print({k:v for k,v in server.metrics().items() if k.startswith("tutti_") and k.endswith("_total") and v})
+        asked(server, disk, PROMPTS[0], {})  # the first one is slow
+        for number, how in enumerate(["flip", "cut"]):
+            pairs = [
+                meet(server, disk, how, tokens) for tokens in PROMPTS[1 + number * PAIRS :][:PAIRS]
+            ]
+            seconds = [bad.seconds / cold.seconds for cold, bad in pairs]
+            worked = [bad.work / cold.work for cold, bad in pairs]
+            print(f"{how}: {seconds} of the time, {worked} of the work")
+            assert min(seconds) < 2
+            assert statistics.median(worked) < 2
+            for tokens, (_, bad) in zip(PROMPTS[1 + number * PAIRS :], pairs, strict=False):
+                reference.check(tokens, bad.answer, n=2)
+        last = PROMPTS[-1]
+        asked(server, disk, last, {})
+        there = disk.generations(last)
+        disk.spoil("flip", last)
+        server.kill()
+    assert disk.check()["mismatched"] == 1
+    with life(1) as server:
+        server.wait_ready()
+        bad = asked(server, disk, last, there)
+        assert disk.reads() <= 2
+        assert server.metrics()[SLOTS] == 1
+        server.forget_memory()
+        again, _ = ask(server, last, n=2)
+        assert again.cached == BLOCKS * BLOCK
+        assert server.metrics()[SLOTS] == 1
+        server.kill()
+    assert disk.check()["mismatched"] == 0
+    for answer in (bad.answer, again):
+        reference.check(last, answer, n=2)

@@ -162,18 +162,6 @@ def test_other_settings_do_not_hit(lives: Lives) -> None:
         assert life.run(ask, P).external == WHOLE
 
 
-def test_smaller_size_is_refused(lives: Lives) -> None:
-    """A pool larger than the configured size: a sentence, or no pool, as the user chose."""
-    with lives(size="64MiB") as life:
-        life.run(ask, P)
-    with pytest.raises(LifeError, match="more than the configured"), lives(size="16MiB"):
-        pass
-    with lives(size="16MiB", extra={"on_error": "disable"}) as life:
-        answer = life.run(ask, P)
-        assert "Tutti serves nothing" in life.log.read_text()
-    assert answer.external == 0
-
-
 def test_a_pool_in_use_is_refused(lives: Lives) -> None:
     """A second engine on the same pool does not start."""
     with lives() as life:

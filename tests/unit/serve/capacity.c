@@ -4,7 +4,7 @@
  * folder all the time: no file grows, none is added, and all of them together stay within the size
  * that the pool was formatted with and what is beside it (the secret, one block). At the end the
  * last prompts are there, whole. 32 MiB; 1 GiB under TUTTI_TORTURE, where a look is every 100 ms.
- * A smaller size after a restart is the connector's to refuse (tests/serving/test_restart.py).
+ * A smaller size after a restart is the connector's to refuse (tests/serving/test_sizes.py).
  *
  * Seen to fail with a format that takes one extent more and does not give it back (above the
  * size), and with objects that lie one extent further on (files grow).
