@@ -8,7 +8,7 @@
  *              computed over a block that is reported as failed; with the plans of
  *              python/tutti_kv/scheduler.py, the counts of readers of stores.py, and
  *              quarantine.py, which sets the block aside and moves requests off it
- *   worker     python/tutti_kv/worker.py: prepare() (early stores, then the fence), bind()
+ *   worker     python/tutti_kv/worker.py: prepare() (early stores, the fence of writing.py), bind()
  *              (loads), the computation, step_ended() (late stores), poll_loads(), _hold();
  *              salvage.py, which has from it what is held
  *   device     the engine's threads (src/engine): a store reads the block twice, for the

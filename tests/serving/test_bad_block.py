@@ -7,9 +7,8 @@ comes and goes), and of the processor time of the whole server, by the median.
 
 Where a block lies is read by the second implementation of the format.
 
-Seen to fail with a worker that reports no bad slots (what is asked for the second time meets the
-bad block again; and with the flip that only a restart finds), and with one that tells vLLM of a
-failed load three seconds later (the bar).
+Seen to fail with a worker that reports no bad slots (it is never stored anew), and with one that
+tells vLLM of a failed load three seconds later (the bar).
 """
 
 import os

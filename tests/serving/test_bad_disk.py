@@ -45,7 +45,7 @@ def visible(engine: Engine, tokens: list[int]) -> int:
 def test_no_space_in_one_range(shared_life: Life, disk: Faults, reference: Reference) -> None:
     """Case 8: a hit ends before the first failed slot; failed writes are counted, and made good.
 
-    Built to fail with a worker that reports every slot of a store as written; not seen yet.
+    Seen to fail with a worker that reports every slot of a store as written.
     """
     p, q = prompt(4000, 640), prompt(4001, 640)
 
@@ -82,7 +82,10 @@ def test_no_space_in_one_range(shared_life: Life, disk: Faults, reference: Refer
 
 
 def test_twins_one_failing(shared_life: Life, disk: Faults, reference: Reference) -> None:
-    """Case 8: one prompt twice at once, one of the writes failing: one good copy or none."""
+    """Case 8: one prompt twice at once, one of the writes failing: one good copy or none.
+
+    Seen to fail with a worker that reports every slot of a store as written.
+    """
     tokens = prompt(4100, 640)
 
     def scenario(engine: Engine) -> tuple[int, list[Answer], list[int]]:

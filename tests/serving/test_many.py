@@ -212,7 +212,7 @@ def preempted_in_the_step(engine: Engine) -> tuple[int, list[int], Answer, Answe
 def test_preempted_in_the_step(lives: Lives, reference: Reference) -> None:
     """vLLM 0.32 caches blocks that it never computes then; they are not served nor stored.
 
-    Seen to fail without SchedulerHalf._forget_uncomputed.
+    Seen to fail without Local.forget_uncomputed.
     """
     options: dict[str, Any] = {
         "scheduling_policy": "priority",

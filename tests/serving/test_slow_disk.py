@@ -128,6 +128,7 @@ def test_preempted_under_slow_writes(small: Life, disk: Faults, reference: Refer
     requests that come back apart from the others, so its own counter may say less. And no step
     begins to write a block that a store still has: bytes alone do not show that, for the mount
     takes them when a write begins, and all of this KV memory is within the bound of writes.
+    Seen to fail with a worker that does not fence (the blocks are named).
     """
     prompts = [prompt(3000 + i, 300) for i in range(6)]
 
@@ -193,7 +194,7 @@ def test_aborted_at_any_instant_of_a_slow_load(
     tokens = prompt(3100, 640)
     whole = prompt(3101, (BLOCKS - 1) * 32 - 18)
 
-    def scenario(engine: Engine) -> tuple[int, Answer, Answer]:
+    def scenario(engine: Engine) -> tuple[int, int, Answer, Answer]:
         engine.ask(tokens)
         rule = disk.rule("read:delay:ms=60")
         draw = random.Random(5)
@@ -248,21 +249,22 @@ def test_aborted_at_any_instant_of_a_slow_load(
 def test_decode_beside_a_backlog_of_stores(small: Life, disk: Faults) -> None:
     """Case 23: the steps of a running decode take as long as without (its bar is 1.1 times).
 
-    Two cores are the engine's and the machine's, so medians are compared, and with room; what the
-    case is about, a step that waits for the disk, would not end while its writes do not.
+    Two cores are the engine's and the machine's, so it is the median of pairs that is compared, and
+    with room; what the case is about, a step that waits for the disk, would not end while its
+    writes do not.
     """
-    backlog = [prompt(3200 + i, 300) for i in range(2)]
 
     def pace(engine: Engine) -> float:
         took = []
-        for _ in range(40):
+        for _ in range(25):
             began = time.monotonic()
             engine.step()
             took.append(time.monotonic() - began)
         return statistics.median(took)
 
-    def scenario(engine: Engine) -> tuple[float, float, int]:
-        name = engine.submit(prompt(3210, 60), n=400)
+    def pair(engine: Engine, number: int) -> tuple[float, float, int]:
+        backlog = [prompt(3200 + 2 * number + i, 300) for i in range(2)]
+        name = engine.submit(prompt(3220 + number, 60), n=300)
         for _ in range(10):
             engine.step()
         alone = pace(engine)
@@ -273,15 +275,15 @@ def test_decode_beside_a_backlog_of_stores(small: Life, disk: Faults) -> None:
         beside = pace(engine)
         waiting = disk.count(rule, "waiting")
         disk.lift()
-        alone = max(alone, pace(engine))
         engine.abort(name)
         engine.healthy()
         return alone, beside, waiting
 
-    alone, beside, waiting = small.run(scenario)
-    print(f"a decode step took {alone * 1e3:.2f} ms alone, {beside * 1e3:.2f} ms beside stores")
-    assert waiting > 0, "void: the backlog was over"
-    assert beside < 1.5 * alone
+    pairs = [small.run(pair, number) for number in range(5)]
+    for alone, beside, waiting in pairs:
+        print(f"a step took {alone * 1e3:.2f} ms alone, {beside * 1e3:.2f} ms beside stores")
+        assert waiting > 0, "void: the backlog was over"
+    assert statistics.median(beside / alone for alone, beside, _ in pairs) < 1.5
 
 
 def test_sliding_windows_under_slow_writes(gemma: Path, faults: Faults, tmp_path: Path) -> None:
