@@ -207,7 +207,8 @@ int command_doctor(int argc, char **argv)
         return cannot(&a.common, &err);
     judge_speed(&d, a.tflops);
     for (uint32_t i = 0; i < d.count; i++)
-        worst = d.finding[i].grade > worst ? d.finding[i].grade : worst;
+        if (!d.finding[i].aside && d.finding[i].grade > worst)
+            worst = d.finding[i].grade;
     if (a.common.json)
         print_json(json_pack("{s:s, s:s, s:s, s:s, s:s, s:s, s:f, s:f, s:i, s:o, s:o}", "command",
                              "doctor", "path", d.path, "engine", d.engine, "mode",

@@ -27,6 +27,7 @@ enum grade { GOOD, WORSE, BAD };
 struct finding {
     const char *name;
     enum grade grade;
+    bool aside; /* of a choice that was not made: it does not count for the verdict */
     char fact[320];
     char remedy[320];
 };

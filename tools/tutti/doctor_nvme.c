@@ -5,7 +5,8 @@
  *
  * Responsible for: IOMMU, groups, vfio-pci, /dev/vfio, the VFIO container,
  * locked memory, a GPU's BAR1. All of that is a choice, so nothing here is
- * worse than "worse": a machine without serves through io_uring. Must not know
+ * worse than "worse", and it counts for the verdict only where a controller is
+ * bound: a machine without serves through io_uring. Must not know
  * which controller somebody wants to bind ('tutti devices' judges each).
  */
 #include <stdio.h>
@@ -191,7 +192,7 @@ static void examine_gpus(struct diagnosis *d, const struct machine *m)
 int examine_nvme(struct diagnosis *d, const struct machine *m, struct tutti_error *err)
 {
     struct controller *list;
-    uint32_t count, bound = 0;
+    uint32_t count, bound = 0, before = d->count;
     int rc = controllers_find(m, false, &list, &count, err);
 
     for (uint32_t i = 0; rc == 0 && i < count; i++)
@@ -208,6 +209,8 @@ int examine_nvme(struct diagnosis *d, const struct machine *m, struct tutti_erro
         examine_locked(d);
         examine_gpus(d, m);
     }
+    for (uint32_t i = before; i < d->count; i++)
+        d->finding[i].aside = bound == 0; /* nobody asked for it: a machine without serves well */
     free(list);
     return rc;
 }
