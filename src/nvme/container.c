@@ -31,11 +31,11 @@ static int open_node(const struct nvme_container *c, const char *path, int *fd,
     *fd = open(path, O_RDWR | O_CLOEXEC);
     if (*fd >= 0)
         return 0;
-    return tutti_error_set(err, -errno, "%s: %s: %s; %s", c->name, path, strerror(errno),
-                           errno == EBUSY ? "another process has the drive"
-                           : errno == ENOENT
-                               ? "modprobe vfio-pci, and let a container see /dev/vfio"
-                               : "give it to this user (chown)");
+    return tutti_error_set(
+        err, -errno, "%s: %s: %s; %s", c->name, path, strerror(errno),
+        errno == EBUSY    ? "another process has the drive, or the kernel has not let go of it yet"
+        : errno == ENOENT ? "modprobe vfio-pci, and let a container see /dev/vfio"
+                          : "give it to this user (chown)");
 }
 
 /** Page size, the addresses that may be used, and how many pieces. */

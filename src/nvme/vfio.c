@@ -36,6 +36,7 @@ struct nvme_vfio {
     void *bar;
     size_t bar_bytes;
     bool master;      /* it may reach memory */
+    bool ending;      /* closed, and the kernel has not let go of it yet */
     uint32_t vectors; /* 0 until the first is wanted */
     int vector[VECTORS];
     struct tutti_error said; /* why the port's map or unmap failed */
@@ -71,6 +72,7 @@ static void in_child(void)
         close_one(&v->memory.group);
         close_one(&v->memory.container);
         v->bar = MAP_FAILED; /* it was not inherited */
+        v->ending = false;
     }
     pthread_mutex_unlock(&all_lock);
 }
@@ -362,30 +364,8 @@ static void port_close(void *self)
 
 /* Life. */
 
-/** What the kernel may take its time for. Frees @self. */
-static void *let_go(void *self)
+static void forget(struct nvme_vfio *v)
 {
-    struct nvme_vfio *v = self;
-
-    close_one(&v->device);
-    close_one(&v->memory.group);
-    close_one(&v->memory.container);
-    free(v);
-    return NULL;
-}
-
-void nvme_vfio_close(struct nvme_vfio *v)
-{
-    struct timespec until;
-    pthread_t thread;
-    bool there;
-
-    if (!v)
-        return;
-    there = v->device >= 0 && bus_master(v, false) == 0;
-    nvme_container_unmap_all(&v->memory);
-    if (v->bar != MAP_FAILED)
-        munmap(v->bar, v->bar_bytes);
     pthread_mutex_lock(&all_lock);
     for (struct nvme_vfio **link = &all; *link; link = &(*link)->next)
         if (*link == v) {
@@ -393,16 +373,77 @@ void nvme_vfio_close(struct nvme_vfio *v)
             break;
         }
     pthread_mutex_unlock(&all_lock);
+    free(v);
+}
+
+/** What the kernel may take its time for. Frees @self. */
+static void *let_go(void *self)
+{
+    struct nvme_vfio *v = self;
+    int device, group, container;
+
+    pthread_mutex_lock(
+        &all_lock); /* a child closes none of them: the numbers may be others' soon */
+    device = v->device;
+    group = v->memory.group;
+    container = v->memory.container;
+    v->device = v->memory.group = v->memory.container = -1;
+    pthread_mutex_unlock(&all_lock);
+    close_one(&device);
+    close_one(&group);
+    close_one(&container);
+    forget(v);
+    return NULL;
+}
+
+void nvme_vfio_close(struct nvme_vfio *v)
+{
+    struct timespec until;
+    pthread_t thread;
+    bool held, there;
+
+    if (!v)
+        return;
+    held = v->device >= 0;
+    there = held && bus_master(v, false) == 0;
+    nvme_container_unmap_all(&v->memory);
+    if (v->bar != MAP_FAILED)
+        munmap(v->bar, v->bar_bytes);
+    pthread_mutex_lock(&all_lock);
+    v->ending = true;
+    v->bar = MAP_FAILED;
+    pthread_mutex_unlock(&all_lock);
     close_one(&v->removal);
     close_one(&v->error);
     for (uint32_t i = 0; i < VECTORS; i++)
         close_one(&v->vector[i]);
     clock_gettime(CLOCK_MONOTONIC, &until);
     until.tv_sec += CLOSE_SECONDS;
-    if (v->device < 0 || pthread_create(&thread, NULL, let_go, v) != 0)
+    if (!held || pthread_create(&thread, NULL, let_go, v) != 0)
         let_go(v);
     else if (!there || pthread_clockjoin_np(thread, NULL, CLOCK_MONOTONIC, &until) != 0)
         pthread_detach(thread);
+}
+
+/** Among all that are open. While a former life ends, the kernel would keep a new one waiting. */
+static int remember(struct nvme_vfio *v, struct tutti_error *err)
+{
+    bool ending = false;
+
+    pthread_once(&all_once, watch_forks);
+    pthread_mutex_lock(&all_lock);
+    for (const struct nvme_vfio *other = all; other; other = other->next)
+        ending |= other->ending && strcmp(other->name, v->name) == 0;
+    if (!ending) {
+        v->next = all;
+        all = v;
+    }
+    pthread_mutex_unlock(&all_lock);
+    if (ending)
+        return tutti_error_set(err, -EBUSY,
+                               "%s: closed, and the kernel has not let go of it yet; wait a minute",
+                               v->name);
+    return 0;
 }
 
 int nvme_vfio_open(const char *address, struct nvme_port *port, struct nvme_vfio **out,
@@ -418,12 +459,9 @@ int nvme_vfio_open(const char *address, struct nvme_port *port, struct nvme_vfio
     v->bar = MAP_FAILED;
     for (uint32_t i = 0; i < VECTORS; i++)
         v->vector[i] = -1;
-    pthread_once(&all_once, watch_forks);
-    pthread_mutex_lock(&all_lock);
-    v->next = all;
-    all = v;
-    pthread_mutex_unlock(&all_lock);
     rc = check_function(v, address, &group, err);
+    if (rc == 0)
+        rc = remember(v, err);
     if (rc == 0)
         rc = nvme_container_open(&v->memory, v->name, group, err);
     if (rc == 0)

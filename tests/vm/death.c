@@ -298,7 +298,11 @@ static void goes(const char *address, const char *port, bool pulled_out)
     CHECK(nvme_close(d.controller, &err) == 0, "%s", err.message);
     nvme_vfio_close(d.vfio);
     CHECK(tutti_clock_now() - began < PATIENCE, "its end was waited for");
-    CHECK(nvme_vfio_open(address, &d.port, &d.vfio, &err) < 0);
+    began = tutti_clock_now();
+    rc = nvme_vfio_open(address, &d.port, &d.vfio, &err);
+    CHECK(pulled_out ? rc < 0 : rc == -EBUSY && strstr(err.message, "let go"), "%d: %s", rc,
+          err.message);
+    CHECK(tutti_clock_now() - began < PATIENCE, "its former end was waited for");
 }
 
 static void pulled(void)

@@ -13,6 +13,7 @@ what a test is about: the guest program prints "ok NAME" or "not ok NAME".
 from __future__ import annotations
 
 import argparse
+import collections
 import json
 import lzma
 import os
@@ -30,7 +31,7 @@ MODULES = ["nvme", "vfio_iommu_type1", "vfio_pci"]
 DRIVE_BYTES = 64 << 20  # as in guest.h
 PEER_BYTES = 8 << 20
 SECONDS = 400.0
-LINE = "console=ttyS0 panic=-1 intel_iommu=on iommu=nopt"
+LINE = "console=ttyS0 panic=-1 no_timer_check mitigations=off intel_iommu=on iommu=nopt"
 
 
 def output(*command: str, cwd: Path | None = None) -> str:
@@ -185,6 +186,7 @@ def watch(qemu: subprocess.Popen[bytes], console: bool) -> tuple[int, list[str]]
     began = before = time.monotonic()
     wanted, passed, rest = 0, 0, b""
     failed: list[str] = []
+    said: collections.deque[str] = collections.deque(maxlen=30)
     why = "the machine stopped"
     while True:
         left = SECONDS - (time.monotonic() - began)
@@ -197,6 +199,7 @@ def watch(qemu: subprocess.Popen[bytes], console: bool) -> tuple[int, list[str]]
         *lines, rest = (rest + more).split(b"\n")
         for raw in lines:
             line = raw.decode(errors="replace").strip()
+            said.append(line)
             verdict = re.fullmatch(r"(ok|not ok) (.+)", line)
             if found := re.fullmatch(r"tests (\d+)", line):
                 wanted = int(found[1])
@@ -214,6 +217,7 @@ def watch(qemu: subprocess.Popen[bytes], console: bool) -> tuple[int, list[str]]
                 before = now if verdict else before
                 print(text, flush=True)
     failed.append(f"{why} after {passed + len(failed)} of {wanted} tests")
+    print("the guest's last lines:", *said, sep="\n    ")
     return passed, failed
 
 

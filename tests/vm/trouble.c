@@ -82,6 +82,29 @@ static void stalled(void)
     drive_close(&slow); /* with commands out: disabled, it moves nothing more */
 }
 
+/** Closed with commands out: from then on the drive moves nothing, and misses nothing. */
+static void closed_busy(void)
+{
+    struct tutti_error err = {0};
+    int log = klog_open();
+    struct nvme_queue q;
+    struct drive d;
+    uint8_t *memory;
+    uint64_t at;
+
+    drive_open(&d, SLOW);
+    drive_queue(&d, &q, 1, 64);
+    memory = drive_memory(&d, 32 * 4096, &at);
+    for (uint32_t i = 0; i < 32; i++)
+        drive_put(&d, &q, NVME_READ, at + i * 4096, 0, 4096);
+    nvme_queue_ring(&q);
+    CHECK(nvme_close(d.controller, &err) == 0, "%s", err.message);
+    fill(memory, 32 * 4096, 6);
+    CHECK(!klog_says(log, "DMAR", "fault addr", 2 * SECOND), "it is cut off, and goes on");
+    CHECK(filled(memory, 32 * 4096, 6), "it writes after its end");
+    nvme_vfio_close(d.vfio);
+}
+
 /** Commands that were given up complete late: each once, into memory that is still theirs. */
 static void late(void)
 {
@@ -123,8 +146,8 @@ static void late(void)
 }
 
 /**
- * A queue with commands out is deleted, and the drive takes longer than the bound. Nothing that it
- * was given is taken away meanwhile; once it is disabled nothing moves any more.
+ * A queue with commands out is deleted, and the drive takes longer than the bound: nothing that it
+ * was given is taken away meanwhile.
  */
 static void deletion_late(void)
 {
@@ -132,22 +155,18 @@ static void deletion_late(void)
     int log = klog_open(), rc;
     struct nvme_queue q;
     struct drive d;
-    uint8_t *memory;
     uint64_t at;
 
     drive_open(&d, SLOW);
     drive_queue(&d, &q, 1, 64);
-    memory = drive_memory(&d, 64 * 4096, &at);
-    for (uint32_t i = 0; i < 32; i++)
+    drive_memory(&d, 64 * 4096, &at);
+    for (uint32_t i = 0; i < 60; i++)
         drive_put(&d, &q, NVME_READ, at + i * 4096, 0, 4096);
     nvme_queue_ring(&q);
     rc = nvme_queue_close(d.controller, &q, &err);
     CHECK(rc == 0 || rc == -ETIMEDOUT, "%d: %s", rc, err.message);
-    CHECK(nvme_close(d.controller, &err) == 0, "%s", err.message);
-    fill(memory, 64 * 4096, 6);
     CHECK(!klog_says(log, "DMAR", "fault addr", SECOND), "it was cut off from what is its own");
-    CHECK(filled(memory, 64 * 4096, 6), "it writes after its end");
-    nvme_vfio_close(d.vfio);
+    drive_close(&d);
 }
 
 /** The queue's own memory goes under a live controller: it reports a fatal status, by name. */
@@ -184,6 +203,7 @@ static void queue_taken_away(void)
 const struct test trouble_tests[] = {
     {"bad sectors fail by name, others go on", bad_sectors},
     {"one drive stalls, another answers", stalled},
+    {"closed with commands out, it moves nothing more", closed_busy},
     {"commands that were given up complete late", late},
     {"a queue's deletion that comes late", deletion_late},
     {"a queue's memory goes: a fatal status", queue_taken_away},
