@@ -4,6 +4,13 @@
  *
  * A GPU's memory is released when its descriptor is; here a pipe's end stands
  * for it. When it is heard to close, the drive must have been stopped.
+ *
+ * Seen to fail: descriptors and stopped_first where the drive kept the descriptor that it got;
+ * descriptors without close-on-exec; killed where the process only closed the pipe and lived on (by
+ * bus mastering, and without that check by what the drive wrote); killed_with_child and
+ * fork_has_nothing where a child kept the descriptors, and where it kept the registers; asked_for
+ * without the kernel's request; pulled where only ones are taken for nobody; power_off where the
+ * close was waited for, and (Linux 6.12) where a drive still closing was opened again.
  */
 #include <dirent.h>
 #include <fcntl.h>

@@ -1,5 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* memory.c: what a drive may reach, what it may not, and what mapping refuses. */
+/*
+ * memory.c: what a drive may reach, what it may not, and what mapping refuses.
+ *
+ * Seen to fail: stray where unmapping did nothing; bus_master with mastering on from the start;
+ * refused where a part of a piece could be unmapped; places where the pieces were not kept in
+ * order, and where places were not used again; huge_pages aligned to small pages; ranges where the
+ * ends of what the kernel allows were not kept.
+ */
 #include <sys/mman.h>
 
 #include "guest.h"

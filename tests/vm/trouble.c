@@ -1,5 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* trouble.c: drives that fail, stall, or answer late, and others that go on meanwhile. */
+/*
+ * trouble.c: drives that fail, stall, or answer late, and others that go on meanwhile.
+ *
+ * Seen to fail: bad_sectors where a status lost its type; stalled with both drives behind one
+ * throttle; closed_busy where the controller was not disabled; late where an identifier was given
+ * out twice; deletion_late where the queue's memory was taken away first; queue_taken_away where
+ * the fatal status was not looked at.
+ */
 #include "guest.h"
 
 /** Two sectors are bad: what touches them fails by name, and nothing else does. */

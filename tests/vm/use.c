@@ -1,5 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* use.c: drives as they are meant to be used: bring-up, queues of every depth, peer memory, Linux.
+/*
+ * use.c: drives as they are meant to be used: bring-up, queues of every depth, peer memory, Linux.
+ *
+ * Seen to fail: refused without the check of the driver; owned where the end kept the group; facts
+ * and largest with half the largest transfer; depths where the phase did not turn; depths_4096 with
+ * blocks taken for 512 bytes; peer where its memory was mapped for reading alone, and a page off;
+ * linux_reads with blocks taken for 4096 bytes; interrupts where the queue was created without, and
+ * with another vector.
  */
 #include <fcntl.h>
 #include <dirent.h>
