@@ -50,6 +50,7 @@ struct test {
 /* One list a file; each ends with a zero. */
 extern const struct test use_tests[];
 extern const struct test trouble_tests[];
+extern const struct test lane_tests[];
 extern const struct test memory_tests[];
 extern const struct test death_tests[];
 

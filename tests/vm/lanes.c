@@ -1,0 +1,195 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * lanes.c: what the pool and engine "nvme" use of a drive: whole reads and writes, scattered
+ * transfers of any size as PRP and as SGL, and the warden's steps.
+ *
+ * Seen to fail: scattered with a list shared by two commands, and with an SGL's last segment
+ * described as a data block; stuck where nothing was done about late commands.
+ */
+#include <sys/uio.h>
+
+#include "guest.h"
+#include "nvme/drive.h"
+
+enum { TRANSFERS = 48, SEGMENTS = 24, MEMORY = 24 << 20 };
+
+static uint64_t dice = 11;
+
+static uint64_t roll(uint64_t below)
+{
+    dice = dice * UINT64_C(6364136223846793005) + UINT64_C(1442695040888963407);
+    return (dice >> 33) % below;
+}
+
+struct job {
+    struct nvme_transfer transfer;
+    struct iovec iov[SEGMENTS];
+};
+
+static struct nvme_drive *open_named(const char *address)
+{
+    struct tutti_error err = {0};
+    struct nvme_drive *drive;
+    char name[64];
+
+    pci_bind(address, "vfio-pci");
+    snprintf(name, sizeof(name), "nvme:%s", address);
+    CHECK(nvme_drive_open(name, &drive, &err) == 0, "%s", err.message);
+    return drive;
+}
+
+/** Return: how many ended within @ns. */
+static uint32_t collect(struct nvme_lane *lane, uint32_t count, uint64_t ns)
+{
+    uint64_t end = tutti_clock_now() + ns;
+    struct nvme_transfer *ended[16];
+    uint32_t found = 0;
+
+    while (found < count && tutti_clock_now() < end) {
+        uint32_t n = nvme_lane_collect(lane, ended, 16);
+
+        found += n;
+        if (n == 0)
+            usleep(100);
+    }
+    return found;
+}
+
+static void make_jobs(struct job *job, uint8_t *memory, uint32_t block)
+{
+    uint64_t at = 0, offset = 0;
+
+    memset(job, 0, TRANSFERS * sizeof(*job));
+    for (uint32_t i = 0; i < TRANSFERS; i++) {
+        struct nvme_transfer *t = &job[i].transfer;
+
+        t->iov = job[i].iov;
+        t->offset = offset;
+        t->segments = 1 + (uint32_t)roll(SEGMENTS);
+        for (uint32_t s = 0; s < t->segments; s++) {
+            uint64_t bytes = block * (1 + roll(roll(8) ? 4 : 40));
+
+            job[i].iov[s] = (struct iovec){.iov_base = memory + at, .iov_len = bytes};
+            at += bytes + block * roll(2);
+            t->bytes += (uint32_t)bytes;
+        }
+        offset += t->bytes + block * roll(3);
+    }
+    CHECK(at < MEMORY - NVME_PAGE && offset < DRIVE_BYTES);
+}
+
+static void run_jobs(struct nvme_lane *lane, struct job *job, uint8_t opcode)
+{
+    for (uint32_t i = 0; i < TRANSFERS; i++) {
+        job[i].transfer.opcode = opcode;
+        nvme_lane_submit(lane, &job[i].transfer);
+    }
+    CHECK(collect(lane, TRANSFERS, PATIENCE) == TRANSFERS);
+    for (uint32_t i = 0; i < TRANSFERS; i++)
+        CHECK(job[i].transfer.result == 0, "%d, status %#x", job[i].transfer.result,
+              job[i].transfer.status);
+}
+
+/** Written and read back, as the drive reports SGLs and without them, at any dword. */
+static void scatter_over(const char *address, uint32_t depth, uint32_t lists)
+{
+    uint8_t *memory = aligned_alloc(4096, MEMORY), *was = malloc(MEMORY);
+    struct nvme_drive *drive = open_named(address);
+    struct tutti_error err = {0};
+    struct job job[TRANSFERS];
+    struct nvme_facts facts;
+    struct nvme_lane *lane;
+
+    nvme_drive_facts(drive, &facts);
+    CHECK(nvme_drive_take_lane(drive, depth, lists, &lane, &err) == 0, "%s", err.message);
+    CHECK(nvme_drive_reach(drive, lane, memory, MEMORY, &err) == 0, "%s", err.message);
+    for (uint32_t round = 0; round < 2; round++) {
+        uint32_t skew = round ? 0 : 1020;
+
+        lane->limits.sgls = round ? 0 : facts.sgls;
+        for (uint64_t i = 0; i < MEMORY; i += 8)
+            *(uint64_t *)(void *)(memory + i) = (i + round) * UINT64_C(0x9e3779b97f4a7c15);
+        make_jobs(job, memory + skew, facts.block_bytes);
+        run_jobs(lane, job, NVME_WRITE);
+        memcpy(was, memory, MEMORY);
+        for (uint32_t i = 0; i < TRANSFERS; i++)
+            for (uint32_t s = 0; s < job[i].transfer.segments; s++)
+                memset(job[i].iov[s].iov_base, 0xdd, job[i].iov[s].iov_len);
+        run_jobs(lane, job, NVME_READ);
+        CHECK(memcmp(memory, was, MEMORY) == 0);
+    }
+    nvme_drive_give_lane(drive, lane);
+    nvme_drive_close(drive);
+    free(memory);
+    free(was);
+}
+
+static void scattered(void)
+{
+    scatter_over(PLAIN, 256, 64);
+    scatter_over(PLAIN, 32, 1); /* a cap of one list */
+    scatter_over(PULLED, 64, 16);
+}
+
+static void whole(void)
+{
+    struct nvme_drive *drive = open_named(PLAIN), *same = open_named(PLAIN);
+    uint8_t *data = malloc(3 << 20), *back = malloc(3 << 20);
+
+    CHECK(same == drive);
+    fill(data, 3 << 20, 5);
+    CHECK(nvme_drive_write(drive, data, 3 << 20, 512 * 9) == 0);
+    CHECK(nvme_drive_flush(drive) == 0);
+    CHECK(nvme_drive_read(drive, back, 3 << 20, 512 * 9) == 0);
+    CHECK(memcmp(data, back, 3 << 20) == 0);
+    CHECK(nvme_drive_read(drive, back, 512, DRIVE_BYTES) == -EINVAL);
+    nvme_drive_close(same);
+    nvme_drive_close(drive);
+}
+
+/** A drive that stalls: aborts do nothing on it and a deletion waits, so it is disabled. */
+static void stuck(void)
+{
+    const struct nvme_bounds bounds = {SECOND / 2, SECOND, SECOND};
+    uint8_t *memory = aligned_alloc(4096, 4096);
+    struct nvme_transfer t[64], later;
+    struct iovec iov = {.iov_base = memory, .iov_len = 4096};
+    struct tutti_error err = {0};
+    struct nvme_drive *drive;
+    struct nvme_steps steps;
+    struct nvme_vfio *vfio;
+    struct nvme_lane *lane;
+    struct nvme_port port;
+
+    pci_bind(SLOW, "vfio-pci");
+    CHECK(nvme_vfio_open(SLOW, &port, &vfio, &err) == 0, "%s", err.message);
+    CHECK(nvme_drive_open_port("slow", &port, 0, &bounds, &drive, &err) == 0, "%s", err.message);
+    CHECK(nvme_drive_take_lane(drive, 128, 4, &lane, &err) == 0, "%s", err.message);
+    CHECK(nvme_drive_reach(drive, lane, memory, 4096, &err) == 0, "%s", err.message);
+    for (uint32_t i = 0; i < 64; i++) {
+        t[i] = (struct nvme_transfer){
+            .offset = i * 4096, .bytes = 4096, .segments = 1, .iov = &iov, .opcode = NVME_READ};
+        nvme_lane_submit(lane, &t[i]);
+    }
+    CHECK(collect(lane, 64, PATIENCE) == 64);
+    CHECK(t[63].result == -ETIMEDOUT || t[63].result == -EIO, "%d", t[63].result);
+    nvme_drive_steps(drive, &steps);
+    CHECK(steps.aborts > 0 && steps.deletions > 0 && !steps.held && steps.dead == 0,
+          "%llu aborts, %llu deletions, %llu resets: %s", (unsigned long long)steps.aborts,
+          (unsigned long long)steps.deletions, (unsigned long long)steps.resets,
+          steps.said.message);
+    usleep(2000000); /* until it may answer again */
+    later = (struct nvme_transfer){.bytes = 512, .segments = 1, .iov = &iov, .opcode = NVME_READ};
+    nvme_lane_submit(lane, &later);
+    CHECK(collect(lane, 1, PATIENCE) == 1);
+    CHECK(later.result == 0, "%d", later.result);
+    nvme_drive_give_lane(drive, lane);
+    nvme_drive_close(drive);
+}
+
+const struct test lane_tests[] = {
+    {"whole reads and writes", whole},
+    {"scattered transfers, as PRP and as SGL", scattered},
+    {"a stalled drive is brought back step by step", stuck},
+    {NULL, NULL},
+};
