@@ -4,8 +4,8 @@
 Two pools of one shape hold the same prompt, so block for block the same bytes in the same places;
 what tells them apart is in the records. Records are counted by the second implementation too.
 
-Seen to fail with a library that compares no record's pool, in a scan and in a load (the swapped
-slot is served; its bytes are right, and whose they are nobody can tell).
+Seen to fail with a library that compares neither a record's pool nor its key and generation (the
+swapped slot is served; its bytes are right, and whose they are nobody can tell).
 """
 
 import os

@@ -128,7 +128,8 @@ def test_preempted_under_slow_writes(small: Life, disk: Faults, reference: Refer
     requests that come back apart from the others, so its own counter may say less. And no step
     begins to write a block that a store still has: bytes alone do not show that, for the mount
     takes them when a write begins, and all of this KV memory is within the bound of writes.
-    Seen to fail with a worker that does not fence (the blocks are named).
+    Seen to fail with a worker that does not fence (the blocks are named), and with counters that
+    are set instead of added to.
     """
     prompts = [prompt(3000 + i, 300) for i in range(6)]
 
@@ -189,7 +190,8 @@ def test_aborted_at_any_instant_of_a_slow_load(
     """Case 13: half of the time just as the load ends; blocks and pins come back, exactly.
 
     Then a prompt that needs every block waits for the read of a request that is gone, and is
-    right: no late read lands in it.
+    right: no late read lands in it. Seen to fail with a worker that tells of a load's end while
+    its read goes on.
     """
     tokens = prompt(3100, 640)
     whole = prompt(3101, (BLOCKS - 1) * 32 - 18)
@@ -226,10 +228,11 @@ def test_aborted_at_any_instant_of_a_slow_load(
             engine.step()
         engine.abort(name)
         name = engine.submit(whole)
+        early = 0
         for _ in range(50):
             engine.step()
+            early += len(engine.scheduler.running)
             time.sleep(0.002)
-        early = len(engine.scheduler.running)
         disk.lift()
         answers = engine.collect([name])
         engine.drain()
@@ -251,7 +254,7 @@ def test_decode_beside_a_backlog_of_stores(small: Life, disk: Faults) -> None:
 
     Two cores are the engine's and the machine's, so it is the median of pairs that is compared, and
     with room; what the case is about, a step that waits for the disk, would not end while its
-    writes do not.
+    writes do not. Seen to fail with a step that waits for stores, be it 50 ms.
     """
 
     def pace(engine: Engine) -> float:

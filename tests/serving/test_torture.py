@@ -6,8 +6,8 @@ tested. Prompts with shared prefixes come at random, every answer that arrived
 before a kill is compared with the cold one, the pool is checked after each kill,
 and each life after the first must find something.
 
-Built to fail with verification off and bytes of each slot flipped before a kill (other
-tokens), and, verification on, with the same flips (the check names the slots); not seen yet.
+Seen to fail with verification off and bytes of each slot flipped after a kill (other
+tokens), and, verification on, with the same flips (the check names the slots).
 """
 
 import json
