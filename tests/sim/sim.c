@@ -11,31 +11,31 @@
  * shortest that fails; SIM_TAIL=N in the environment shows more of the trace.
  *
  * What it sees (mutants.py, seeds from 1 on until a broken rule of the product was
- * found, 2026-11-25):
+ * found, 2026-11-26):
  *
- *     a layer counts without its checksum                    17
- *     records compared without key and generation           654
- *     records compared without generation alone           3,366
- *     reports compared without generation                     3
- *     a slot is free before every rank has reported           3
- *     a slot is visible when one rank has reported            2
- *     a pinned slot is evicted / is free when dropped      1, 86
+ *     a layer counts without its checksum                     12
+ *     records compared without key and generation            277
+ *     records compared without generation alone              277
+ *     reports compared without generation                      8
+ *     a slot is free before every rank has reported            1
+ *     a slot is visible when one rank has reported             2
+ *     a pinned slot is evicted / is free when dropped     52, 18
  *     a fence waits for nobody / cancels only               3, 3
- *     a record waits for no erasure / not for its data   4, 160
- *     what was not written counts                           747
- *     an epoch is not flushed / a reset is not written      1, 3
- *     a reset voids nothing / does not outlive a start      3, 6
- *     one rank's records are enough                         138
- *     slots of another identity are taken over            1,056
- *     a wake-up is lost / staging is lost                   1, 5
+ *     a record waits for no erasure / not for its data  231, 195
+ *     what was not written counts                             88
+ *     an epoch is not flushed / a reset is not written     18, 6
+ *     a reset voids nothing / does not outlive a start     4, 12
+ *     one rank's records are enough                          218
+ *     slots of another identity are taken over             3,492
+ *     a wake-up is lost / staging is lost                   1, 2
  *
- *     a fenced member gets commands / errors fence none   5, 899
- *     what lies on, or behind, a fenced member is found  16, 495
- *     a fenced member's slots are given out                  57
- *     who is enabled stays fenced / keeps its errors    5, 1,090
- *     a switch is thrown anew behind an enable              413
- *     a scrub leaves a layer out / a pool's drops more    6, 12
- *     a scrub tells of what is stored meanwhile              38
+ *     a fenced member gets commands / errors fence none   3, 966
+ *     what lies on, or behind, a fenced member is found   14, 56
+ *     a fenced member's slots are given out                   14
+ *     who is enabled stays fenced / keeps its errors      8, 889
+ *     a switch is thrown anew behind an enable             3,963
+ *     a scrub leaves a layer out / a pool's drops more    17, 38
+ *     a scrub tells of what is stored meanwhile               38
  *
  * A record's generation alone needs the same block in the same slot on both sides
  * of a reset, and a disk that lost all writes between: keep_old() does that. The last
