@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * around.c: what a target brings along: how AddressSanitizer runs under a fuzzer (with little
- * memory between a free() and its reuse, and short stacks of allocations, since it is entered
- * millions of times), and the count of what was parsed, said at the end.
+ * memory between a free() and its reuse, the first bytes of an allocation filled and not its first
+ * page, and short stacks of allocations, since it is entered millions of times), and the count of
+ * what was parsed, said at the end.
  */
 #include "input.h"
 
@@ -17,5 +18,6 @@ const char *__asan_default_options(void);
 
 const char *__asan_default_options(void)
 {
-    return "quarantine_size_mb=1:thread_local_quarantine_size_kb=64:malloc_context_size=2";
+    return "quarantine_size_mb=1:thread_local_quarantine_size_kb=64:malloc_context_size=2:"
+           "max_malloc_fill_size=128";
 }

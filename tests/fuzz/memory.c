@@ -6,6 +6,7 @@
 #include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "base/checksum.h"
@@ -92,12 +93,10 @@ void memory_superblock(struct tutti_superblock *s, const struct tutti_geometry *
 
 void memory_seal(uint8_t *superblock)
 {
-    struct tutti_superblock s;
+    struct tutti_superblock *s = (struct tutti_superblock *)(void *)superblock;
 
-    memcpy(&s, superblock, sizeof(s));
-    s.checksum = 0;
-    s.checksum = tutti_sum64(&s, sizeof(s));
-    memcpy(superblock, &s, sizeof(s));
+    s->checksum = 0;
+    s->checksum = tutti_sum64(s, sizeof(*s));
 }
 
 void memory_check_placement(const struct tutti_placement *p, uint64_t member_bytes)
@@ -138,6 +137,9 @@ void memory_check_placement(const struct tutti_placement *p, uint64_t member_byt
 
 /* The pool's ways to a file, wrapped. */
 
+int __wrap_stat64(const char *path, struct stat *st);
+pid_t __wrap_getpid(void);
+pid_t __real_getpid(void);
 int __wrap_backing_open(struct backing *b, const char *path, bool write, struct tutti_error *err);
 int __wrap_backing_lock(const struct backing *b, struct tutti_error *err);
 void __wrap_backing_close(struct backing *b);
@@ -151,6 +153,25 @@ int __real_pthread_create(pthread_t *thread, const pthread_attr_t *attributes,
                           void *(*start)(void *), void *argument);
 int __wrap_pthread_create(pthread_t *thread, const pthread_attr_t *attributes,
                           void *(*start)(void *), void *argument);
+
+/** No member is a folder. */
+int __wrap_stat64(const char *path, struct stat *st)
+{
+    (void)path;
+    (void)st;
+    errno = ENOENT;
+    return -1;
+}
+
+/** No process is forked. */
+pid_t __wrap_getpid(void)
+{
+    static pid_t own;
+
+    if (own == 0)
+        own = __real_getpid();
+    return own;
+}
 
 int __wrap_backing_open(struct backing *b, const char *path, bool write, struct tutti_error *err)
 {

@@ -207,7 +207,9 @@ active proctype scheduler()
 end:
     do
     :: atomic { !admitted[0] -> admitted[0] = 1 }
+#ifndef SHARES /* a part of the behaviours, where two mutations are found sooner */
     :: atomic { !admitted[1] -> admitted[1] = 1 }
+#endif
     :: atomic { /* a local hit on request 0's first block */
            !admitted[1] && cached && PROVEN ->
            admitted[1] = 1;

@@ -111,6 +111,8 @@ WITH = {
     "ERASED_NEVER_TAKEN": ("QUIET", "KILLS=0"),
     "RESET_FORGETS_STORES": ("QUIET", "KILLS=0"),
     "FAILED_STORE_IS_SILENT": ("QUIET", "KILLS=0"),
+    "SPOILT_STAYS_CACHED": ("SHARES",),
+    "SHARER_DOES_NOT_WAIT": ("SHARES",),
 }
 
 
@@ -162,4 +164,4 @@ def test_every_mutation_runs(model: str) -> None:
     text = (HERE / f"{model}.pml").read_text()
     switches = set(re.findall(r"^#ifn?def (\w+)|defined\((\w+)\)", text, re.MULTILINE))
     names = {name for pair in switches for name in pair if name}
-    assert names - {"QUIET", "LIVES", "RESERVATIONS", "KILLS", "REQUESTS"} == set(MUTATIONS[model])
+    assert names - {"QUIET", "LIVES", "RESERVATIONS", "KILLS", "REQUESTS", "SHARES"} == set(MUTATIONS[model])

@@ -46,15 +46,12 @@ static int expand(const char *pattern, uint32_t rank, char text[4096])
     size_t length = 0;
 
     while (*pattern) {
-        int n;
-
-        if (strncmp(pattern, mark, sizeof(mark) - 1) == 0) {
-            n = snprintf(text + length, 4096 - length, "%u", rank);
+        if (*pattern == '{' && strncmp(pattern, mark, sizeof(mark) - 1) == 0) {
+            length += (size_t)snprintf(text + length, 4096 - length, "%u", rank);
             pattern += sizeof(mark) - 1;
         } else {
-            n = snprintf(text + length, 4096 - length, "%c", *pattern++);
+            text[length++] = *pattern++;
         }
-        length += (size_t)n;
         if (length >= 4095)
             return -ENAMETOOLONG;
     }
