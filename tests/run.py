@@ -25,8 +25,8 @@ ROOT = Path(__file__).resolve().parent.parent
 BUILD = ROOT / "build"
 MINUTE = 60.0
 
-# Seconds that a folder's tests may take on two cores, environment warm.
-BUDGET = {"serving": 15 * MINUTE, "rest": 15 * MINUTE}
+# Seconds that a folder's tests may take on two cores, environment warm; half of the rest is NVMe's.
+BUDGET = {"serving": 15 * MINUTE, "rest": 24 * MINUTE}
 
 
 @dataclass
@@ -85,10 +85,10 @@ def configure(folder: Path, options: list[str], env: dict[str, str]) -> None:
             raise SystemExit(f"meson setup {folder.name} failed, see {log}")
 
 
-def compile_folder(folder: Path) -> Tally:
+def compile_folder(folder: Path, targets: list[str] | None = None) -> Tally:
     """Compile; any warning counts as a failure."""
     log = BUILD / "log" / f"compile-{folder.name}.txt"
-    status = run(["ninja", "-C", str(folder)], log)
+    status = run(["ninja", "-C", str(folder), *(targets or [])], log)
     if status == 0:
         return Tally(passed=1)
     show_tail(log)
@@ -176,12 +176,13 @@ def vm_suite() -> Tally:
 
 
 def clang_suite(torture: bool) -> Tally:
-    """No warnings under clang; its code runs in the sanitizers' builds, and here for torture."""
+    """No warnings under clang: in the sanitizers' builds, where its code runs, and here for what
+    those leave out; for torture everything."""
     if torture:
         return meson_suite("clang", [], {"CC": "clang"}, [], torture)
     folder = ROOT / "build-clang"
     configure(folder, ["-Dwerror=true"], {"CC": "clang"})
-    return compile_folder(folder)
+    return compile_folder(folder, ["tests/vm/guest"])
 
 
 def pytest_suite(folder: str, torture: bool) -> Tally:

@@ -174,7 +174,8 @@ def parse(extra: dict[str, Any]) -> Config:
     if "on_error" in extra:
         values["on_error"] = _choice(extra["on_error"], "on_error", get_args(OnError))
     if "engine" in extra:
-        values["engine"] = _choice(extra["engine"], "engine", ("auto", "uring", "threads", "nvme", "fault"))
+        engines = ("auto", "uring", "threads", "nvme", "fault")
+        values["engine"] = _choice(extra["engine"], "engine", engines)
     for key in ("identity", "fault_rules", "fault_inner"):
         if extra.get(key) is not None:
             if not isinstance(extra[key], str):

@@ -97,7 +97,8 @@ int member_paths(const struct tutti_pool_options *o, char *path[TUTTI_MAX_MEMBER
             member_paths_free(path, i);
             return tutti_error_set(err, -EINVAL, "%s: the path of member %u is empty", o->home, i);
         }
-        if (!o->member || (!nvme_drive_is_named(named) && stat(named, &st) == 0 && S_ISDIR(st.st_mode)))
+        if (!o->member ||
+            (!nvme_drive_is_named(named) && stat(named, &st) == 0 && S_ISDIR(st.st_mode)))
             path[i] = member_file(named, o->rank, i);
         else
             path[i] = strdup(named);

@@ -16,8 +16,8 @@
 
 #include "nvme/soft/soft.h"
 
-#define BUS_OFFSET (UINT64_C(1) << 50) /* an address on the bus that is used as a pointer faults   \
-                                        */
+/* What is used as a pointer and is an address on the bus faults. */
+#define BUS_OFFSET (UINT64_C(1) << 50)
 
 struct soft_port {
     struct soft *soft;
