@@ -41,9 +41,10 @@ static void note(struct nvme_drive *d, uint64_t *count, const struct tutti_error
 }
 
 /** The drive is over, or cut off: nothing can move a byte of anyone's. All ends with @error. */
-static void declare_dead(struct nvme_drive *d, int error)
+static void declare_dead(struct nvme_drive *d, int error, const struct tutti_error *err)
 {
     d->dead = error;
+    note(d, NULL, err); /* before whoever waits can see what came of it */
     for (uint32_t i = 0; i < DRIVE_LANES; i++) {
         struct nvme_lane *lane = d->lane[i];
 
@@ -86,6 +87,7 @@ static void reset(struct nvme_drive *d, struct tutti_error *err)
     rc = nvme_stop(d->controller, err);
     if (rc < 0 && rc != -ENODEV && (!d->port.cut || d->port.cut(d->port.self) < 0)) {
         tutti_store_relaxed(&d->held, true); /* relaxed: it orders nothing */
+        note(d, NULL, err);
         return;
     }
     for (uint32_t i = 0; i < DRIVE_LANES; i++)
@@ -97,7 +99,7 @@ static void reset(struct nvme_drive *d, struct tutti_error *err)
         if (d->lane[i])
             rc = reopen(d, d->lane[i], err);
     if (rc < 0)
-        declare_dead(d, -ENODEV);
+        declare_dead(d, -ENODEV, err);
 }
 
 /** Commands of a lane that are late. Return: how many, and whether any was so before. */
@@ -222,9 +224,8 @@ static void give_back(struct nvme_drive *d)
         return;
     }
     d->controller = NULL;
-    declare_dead(d, -ENODEV);
     tutti_error_set(&err, -ENODEV, "%s: the drive was asked for, and was given back", d->name);
-    note(d, NULL, &err);
+    declare_dead(d, -ENODEV, &err);
     pthread_mutex_lock(&d->map_lock);
     d->gone = true;
     d->port.close(d->port.self);
@@ -260,7 +261,7 @@ static void look(struct nvme_drive *d, uint64_t *next_health)
         return;
     rc = nvme_alive(d->controller, &err);
     if (rc == -ENODEV)
-        declare_dead(d, rc); /* it was pulled out: nothing of it can reach memory */
+        declare_dead(d, rc, &err); /* it was pulled out: nothing of it can reach memory */
     else if (rc < 0)
         reset(d, &err);
     for (uint32_t i = 0; i < DRIVE_LANES && !d->dead && !d->held; i++)
