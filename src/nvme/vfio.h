@@ -36,7 +36,8 @@ struct nvme_vfio;
  * @port: filled in for nvme_open(); good until nvme_vfio_close()
  *
  * The port's close is nvme_vfio_close(). It cannot reach memory before the first mapping. Return:
- * 0, or a negative errno with a message that names what is missing and how to get it.
+ * 0, or a negative errno with a message that names what is missing and how to get it; -EBUSY where
+ * another process has it, or where its former close is still going on.
  */
 int nvme_vfio_open(const char *address, struct nvme_port *port, struct nvme_vfio **vfio,
                    struct tutti_error *err);
