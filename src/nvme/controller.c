@@ -1,88 +1,18 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* controller.c: see controller.h. Sections are of the NVM Express Base Specification 2.0. */
-#include "nvme/controller.h"
-
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include "base/clock.h"
+#include "nvme/controller_internal.h"
 
 #define ADMIN_DEPTH 32u
 #define HALF_SECOND UINT64_C(500000000)
-#define GONE UINT32_MAX /* what a register reads where nobody answers */
-
-/** A pair of queues and the memory that it lives in. */
-struct pair_memory {
-    void *memory;
-    size_t bytes;
-    uint64_t address;
-};
-
-struct nvme_controller {
-    struct nvme_port port;
-    struct nvme_facts facts;
-    uint64_t cap;
-    uint64_t command_ns;
-    uint64_t ready_ns;
-    struct nvme_queue admin;
-    struct pair_memory admin_memory;
-    struct pair_memory *pair; /* by number of I/O queue */
-    uint8_t *page;            /* what the controller answers with */
-    uint64_t page_address;
-    int32_t event_id; /* of the request for events that is out, or -1 */
-    bool event;       /* it was answered */
-    bool failed;      /* it did not do what it had to: it may still write to what it was given */
-};
-
-const char *nvme_status_text(uint32_t status)
-{
-    static const struct {
-        uint32_t status;
-        const char *text;
-    } known[] = {
-        {NVME_OK, "success"},
-        {NVME_INVALID_OPCODE, "no such command"},
-        {NVME_INVALID_FIELD, "a field is invalid"},
-        {NVME_ID_CONFLICT, "the identifier is in use"},
-        {NVME_TRANSFER_ERROR, "data could not be transferred"},
-        {NVME_ABORTED_POWER, "power was lost"},
-        {NVME_INTERNAL, "internal error"},
-        {NVME_ABORTED, "aborted"},
-        {NVME_ABORTED_SQ_DELETED, "aborted, its queue was deleted"},
-        {NVME_INVALID_NAMESPACE, "no such namespace"},
-        {NVME_BAD_SGL_SEGMENT, "an SGL segment is invalid"},
-        {NVME_BAD_SGL_COUNT, "too many SGL descriptors"},
-        {NVME_BAD_SGL_LENGTH, "the SGL's length is not the transfer's"},
-        {NVME_BAD_SGL_TYPE, "an SGL descriptor's type is invalid"},
-        {NVME_BAD_PRP_OFFSET, "a PRP entry has an offset"},
-        {NVME_NAMESPACE_READ_ONLY, "the namespace is write protected"},
-        {NVME_BEYOND_END, "beyond the end of the namespace"},
-        {NVME_NOT_READY, "the namespace is not ready"},
-        {NVME_BAD_CQ, "no such completion queue"},
-        {NVME_BAD_QUEUE, "no such queue number"},
-        {NVME_BAD_QUEUE_SIZE, "a queue of that depth is not possible"},
-        {NVME_BAD_LOG_PAGE, "no such log page"},
-        {NVME_BAD_QUEUE_DELETION, "the completion queue is in use"},
-        {NVME_WRITE_FAULT, "write fault"},
-        {NVME_READ_ERROR, "unrecovered read error"},
-    };
-
-    for (size_t i = 0; i < sizeof(known) / sizeof(known[0]); i++)
-        if (known[i].status == status)
-            return known[i].text;
-    return "a status that is not known here";
-}
 
 /** Why the port's map or unmap failed. */
 static const char *port_said(const struct nvme_port *port, int rc)
 {
     return port->said ? port->said->message : strerror(-rc);
-}
-
-static void idle(const struct nvme_controller *c, uint64_t since)
-{
-    c->port.idle(c->port.self, tutti_clock_now() - since);
 }
 
 /* Memory that both sides see. */
@@ -162,12 +92,6 @@ static uint64_t cq_address(const struct pair_memory *m, uint32_t depth)
 
 /* Registers. */
 
-/** Nobody answers: ones from an empty slot, zeros from some virtual ones (a CAP is never 0). */
-static bool is_gone(const struct nvme_controller *c, uint32_t csts)
-{
-    return csts == GONE || (csts == 0 && nvme_read32(c->port.bar, NVME_CAP) == 0);
-}
-
 /** Wait until CSTS.RDY is @wanted. Return: 0, -ENODEV, -EIO, -ETIMEDOUT. */
 static int wait_ready(struct nvme_controller *c, uint32_t wanted, struct tutti_error *err)
 {
@@ -176,7 +100,7 @@ static int wait_ready(struct nvme_controller *c, uint32_t wanted, struct tutti_e
     for (;;) {
         uint32_t csts = nvme_read32(c->port.bar, NVME_CSTS);
 
-        if (is_gone(c, csts))
+        if (controller_is_gone(c, csts))
             return tutti_error_set(err, -ENODEV, "%s: the drive does not answer: it was removed",
                                    c->port.name);
         if ((csts & NVME_CSTS_RDY) == wanted)
@@ -190,7 +114,7 @@ static int wait_ready(struct nvme_controller *c, uint32_t wanted, struct tutti_e
             return tutti_error_set(err, -ETIMEDOUT,
                                    "%s: the controller did not become %s within %" PRIu64 " ms",
                                    c->port.name, wanted ? "ready" : "idle", c->ready_ns / 1000000);
-        idle(c, began);
+        controller_idle(c, began);
     }
 }
 
@@ -219,176 +143,6 @@ static int enable(struct nvme_controller *c, struct tutti_error *err)
     nvme_write32(c->port.bar, NVME_CC, NVME_CC_OURS);
     nvme_write32(c->port.bar, NVME_CC, NVME_CC_OURS | NVME_CC_EN);
     return wait_ready(c, NVME_CSTS_RDY, err);
-}
-
-/* Admin commands. */
-
-int nvme_alive(const struct nvme_controller *c, struct tutti_error *err)
-{
-    uint32_t csts = nvme_read32(c->port.bar, NVME_CSTS);
-
-    if (is_gone(c, csts))
-        return tutti_error_set(err, -ENODEV, "%s: the drive does not answer: it was removed",
-                               c->port.name);
-    if (csts & NVME_CSTS_CFS)
-        return tutti_error_set(err, -EIO, "%s: the controller reports a fatal status (CSTS %#x)",
-                               c->port.name, csts);
-    return 0;
-}
-
-static void note_event(struct nvme_controller *c, const struct nvme_done *done)
-{
-    if (c->event_id != (int32_t)done->id)
-        return;
-    c->event_id = -1;
-    c->event = done->status == NVME_OK;
-}
-
-int nvme_admin(struct nvme_controller *c, const uint64_t words[NVME_SQE_WORDS], uint32_t *value,
-               struct tutti_error *err)
-{
-    uint64_t began = tutti_clock_now(), own[NVME_SQE_WORDS];
-    int32_t id = nvme_queue_take(&c->admin);
-    struct nvme_done done;
-    int rc;
-
-    if (id < 0)
-        return tutti_error_set(err, -EBUSY, "%s: too many admin commands did not end",
-                               c->port.name);
-    memcpy(own, words, sizeof(own));
-    own[0] |= (uint64_t)(uint32_t)id << 16;
-    nvme_queue_put(&c->admin, own);
-    nvme_queue_ring(&c->admin);
-    for (;;) {
-        rc = nvme_queue_poll(&c->admin, &done);
-        nvme_queue_ring_completed(&c->admin);
-        if (rc == 1 && done.id == (uint32_t)id)
-            break;
-        if (rc == 1) {
-            note_event(c, &done); /* or one that was given up */
-            continue;
-        }
-        if (rc < 0) {
-            c->failed = true;
-            return tutti_error_set(err, rc,
-                                   "%s: the controller completed a command that is not "
-                                   "out; nothing that it says can be believed",
-                                   c->port.name);
-        }
-        rc = nvme_alive(c, err);
-        if (rc < 0)
-            return rc;
-        if (tutti_clock_now() - began > c->command_ns) {
-            c->failed = true;
-            return tutti_error_set(err, -ETIMEDOUT,
-                                   "%s: admin command %#x did not end within %" PRIu64 " ms",
-                                   c->port.name, NVME_SQE_OPCODE(own[0]), c->command_ns / 1000000);
-        }
-        idle(c, began);
-    }
-    if (value)
-        *value = done.value;
-    if (done.status != NVME_OK)
-        return tutti_error_set(err, -EIO, "%s: admin command %#x: %s (status %#05x)", c->port.name,
-                               NVME_SQE_OPCODE(own[0]), nvme_status_text(done.status), done.status);
-    return 0;
-}
-
-/** An identify page into c->page. */
-static int identify(struct nvme_controller *c, uint32_t cns, uint32_t nsid, struct tutti_error *err)
-{
-    const uint64_t words[NVME_SQE_WORDS] = {
-        NVME_WORD0(NVME_ADMIN_IDENTIFY, 0, 0, nsid), 0, 0, c->page_address, 0, cns};
-
-    return nvme_admin(c, words, NULL, err);
-}
-
-static uint64_t number(const uint8_t *page, uint32_t at, uint32_t bytes)
-{
-    uint64_t value = 0;
-
-    memcpy(&value, page + at, bytes);
-    return value;
-}
-
-/** Text without the spaces that fill it. */
-static void text(char *to, const uint8_t *page, uint32_t at, uint32_t bytes)
-{
-    memcpy(to, page + at, bytes);
-    to[bytes] = 0;
-    while (bytes > 0 && (to[bytes - 1] == ' ' || to[bytes - 1] == 0))
-        to[--bytes] = 0;
-}
-
-static int know_controller(struct nvme_controller *c, struct tutti_error *err)
-{
-    struct nvme_facts *f = &c->facts;
-    uint32_t mdts;
-    int rc = identify(c, NVME_CNS_CONTROLLER, 0, err);
-
-    if (rc < 0)
-        return rc;
-    text(f->serial, c->page, NVME_ID_SERIAL, 20);
-    text(f->model, c->page, NVME_ID_MODEL, 40);
-    mdts = c->page[NVME_ID_MDTS];
-    f->transfer_bytes = mdts == 0 || mdts > 40 ? UINT64_MAX : (uint64_t)NVME_PAGE << mdts;
-    f->sgls = (uint32_t)number(c->page, NVME_ID_SGLS, 4) & 3;
-    f->write_cache = c->page[NVME_ID_VWC] & 1;
-    return 0;
-}
-
-/** @nsid 0: the first one that there is. */
-static int choose_namespace(struct nvme_controller *c, uint32_t nsid, struct tutti_error *err)
-{
-    int rc = identify(c, NVME_CNS_NAMESPACES, 0, err);
-
-    for (uint32_t i = 0; rc == 0 && i < NVME_IDENTIFY_BYTES / 4; i++) {
-        uint32_t there = (uint32_t)number(c->page, 4 * i, 4);
-
-        if (there == 0)
-            break;
-        if (nsid == 0 || nsid == there) {
-            c->facts.nsid = there;
-            return 0;
-        }
-    }
-    if (rc < 0)
-        return rc;
-    if (nsid == 0)
-        return tutti_error_set(err, -ENOENT,
-                               "%s: the drive has no namespace; make one (nvme "
-                               "create-ns)",
-                               c->port.name);
-    return tutti_error_set(err, -ENOENT, "%s: the drive has no namespace %" PRIu32, c->port.name,
-                           nsid);
-}
-
-static int know_namespace(struct nvme_controller *c, struct tutti_error *err)
-{
-    struct nvme_facts *f = &c->facts;
-    uint32_t flbas, format, metadata, log2;
-    int rc = identify(c, NVME_CNS_NAMESPACE, f->nsid, err);
-
-    if (rc < 0)
-        return rc;
-    flbas = c->page[NVME_NS_FLBAS];
-    format = (flbas & 0xf) | (flbas >> 5 & 3) << 4;
-    metadata = (uint32_t)number(c->page, NVME_NS_LBAF0 + 4 * format, 2);
-    log2 = c->page[NVME_NS_LBAF0 + 4 * format + 2];
-    if (metadata != 0 || c->page[NVME_NS_DPS] & 7)
-        return tutti_error_set(err, -EOPNOTSUPP,
-                               "%s: namespace %" PRIu32 " is formatted with %" PRIu32 " bytes of "
-                               "metadata a block; format it without (nvme format --lbaf=N)",
-                               c->port.name, f->nsid, metadata);
-    if (log2 != 9 && log2 != 12)
-        return tutti_error_set(err, -EOPNOTSUPP,
-                               "%s: namespace %" PRIu32 " has blocks of 2^%" PRIu32 " bytes; 512 "
-                               "and 4096 are possible (nvme format --lbaf=N)",
-                               c->port.name, f->nsid, log2);
-    f->block_bytes = 1u << log2;
-    f->blocks = number(c->page, NVME_NS_SIZE, 8);
-    f->read_only = c->page[NVME_NS_NSATTR] & 1;
-    return 0;
 }
 
 static int ask_for_queues(struct nvme_controller *c, uint32_t wanted, struct tutti_error *err)
@@ -464,11 +218,7 @@ static int bring_up(struct nvme_controller *c, uint32_t nsid, uint32_t queues,
     }
     rc = enable(c, err);
     if (rc == 0)
-        rc = know_controller(c, err);
-    if (rc == 0)
-        rc = choose_namespace(c, nsid, err);
-    if (rc == 0)
-        rc = know_namespace(c, err);
+        rc = controller_identify(c, nsid, err);
     if (rc == 0)
         rc = ask_for_queues(c, queues < most_queues(c) ? queues : most_queues(c), err);
     if (rc < 0)
@@ -521,9 +271,10 @@ static void notify_shutdown(struct nvme_controller *c)
     nvme_write32(c->port.bar, NVME_CC, nvme_read32(c->port.bar, NVME_CC) | NVME_CC_SHN_NORMAL);
     do {
         csts = nvme_read32(c->port.bar, NVME_CSTS);
-        if (is_gone(c, csts) || csts & NVME_CSTS_CFS || NVME_CSTS_SHST(csts) == NVME_SHST_DONE)
+        if (controller_is_gone(c, csts) || csts & NVME_CSTS_CFS ||
+            NVME_CSTS_SHST(csts) == NVME_SHST_DONE)
             return;
-        idle(c, began);
+        controller_idle(c, began);
     } while (tutti_clock_now() - began < c->command_ns);
 }
 
@@ -539,11 +290,6 @@ int nvme_close(struct nvme_controller *c, struct tutti_error *err)
     if (rc == 0 || rc == -ENODEV)
         release(c);
     return rc == -ENODEV ? 0 : rc;
-}
-
-void nvme_bound(struct nvme_controller *c, uint64_t command_ns)
-{
-    c->command_ns = command_ns;
 }
 
 int nvme_stop(struct nvme_controller *c, struct tutti_error *err)
@@ -575,67 +321,6 @@ int nvme_restart(struct nvme_controller *c, struct tutti_error *err)
                              c->port.name, c->facts.queues, queues);
     c->facts.queues = queues; /* as many as there is room for in c->pair */
     return rc;
-}
-
-int nvme_abort(struct nvme_controller *c, uint32_t queue, uint32_t id, struct tutti_error *err)
-{
-    const uint64_t words[NVME_SQE_WORDS] = {
-        NVME_WORD0(NVME_ADMIN_ABORT, 0, 0, 0), 0, 0, 0, 0, queue | (uint64_t)id << 16};
-
-    return nvme_admin(c, words, NULL, err);
-}
-
-int nvme_health(struct nvme_controller *c, struct nvme_health *health, struct tutti_error *err)
-{
-    const uint64_t dwords = NVME_LOG_HEALTH_BYTES / 4 - 1;
-    const uint64_t words[NVME_SQE_WORDS] = {NVME_WORD0(NVME_ADMIN_GET_LOG_PAGE, 0, 0, UINT32_MAX),
-                                            0,
-                                            0,
-                                            c->page_address,
-                                            0,
-                                            NVME_LOG_HEALTH | dwords << 16};
-    int rc = nvme_admin(c, words, NULL, err);
-
-    if (rc < 0)
-        return rc;
-    health->warnings = c->page[NVME_HEALTH_WARNING];
-    health->spare = c->page[NVME_HEALTH_SPARE];
-    health->used = c->page[NVME_HEALTH_USED];
-    return 0;
-}
-
-/** Base 5.2: it stays out until there is something to tell. */
-static void ask_for_event(struct nvme_controller *c)
-{
-    uint64_t words[NVME_SQE_WORDS] = {0};
-
-    c->event_id = nvme_queue_take(&c->admin);
-    if (c->event_id < 0)
-        return;
-    words[0] = NVME_WORD0(NVME_ADMIN_ASYNC_EVENT, 0, (uint32_t)c->event_id, 0);
-    nvme_queue_put(&c->admin, words);
-    nvme_queue_ring(&c->admin);
-}
-
-int nvme_event(struct nvme_controller *c, struct tutti_error *err)
-{
-    struct nvme_done done;
-    bool told;
-    int rc;
-
-    while ((rc = nvme_queue_poll(&c->admin, &done)) == 1)
-        note_event(c, &done);
-    nvme_queue_ring_completed(&c->admin);
-    if (rc < 0) {
-        c->failed = true;
-        return tutti_error_set(err, rc, "%s: the controller completed a command that is not out",
-                               c->port.name);
-    }
-    told = c->event;
-    c->event = false;
-    if (c->event_id < 0)
-        ask_for_event(c);
-    return told;
 }
 
 void nvme_facts(const struct nvme_controller *c, struct nvme_facts *facts)
