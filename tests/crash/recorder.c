@@ -31,6 +31,7 @@ static struct {
     struct entry *entry;
     size_t entries, capacity;
     unsigned char *durable[RECORDER_FILES]; /* with the writes of entries below `applied` */
+    unsigned char *image[RECORDER_FILES];   /* of the crash that is being made */
     size_t applied[RECORDER_FILES];
 } rec = {.lock = PTHREAD_MUTEX_INITIALIZER};
 
@@ -215,7 +216,8 @@ size_t recorder_stop(void)
     __atomic_store_n(&rec.on, 0, __ATOMIC_RELEASE);
     for (int f = 0; f < RECORDER_FILES; f++) {
         rec.durable[f] = calloc(1, rec.room[f]);
-        must(rec.durable[f] != NULL, "calloc");
+        rec.image[f] = malloc(rec.room[f]);
+        must(rec.durable[f] != NULL && rec.image[f] != NULL, "calloc");
     }
     return rec.entries;
 }
@@ -350,26 +352,20 @@ void recorder_crash(const struct recorder_crash *crash, const char *folder)
 {
     size_t from[RECORDER_FILES], meta, count;
     size_t *maybe = malloc((crash->at + crash->under_way + 1) * sizeof(*maybe));
-    unsigned char *image[RECORDER_FILES];
     uint64_t seed = crash->seed;
 
     must(maybe != NULL, "malloc");
     find_durable(crash->lying && crash->at > LIE ? crash->at - LIE : crash->at, from, &meta);
     meta = crash->lands >= 100 ? crash->at : meta + draw(&seed) % (crash->at - meta + 1);
     advance(from);
-    for (int f = 0; f < RECORDER_FILES; f++) {
-        image[f] = malloc(rec.room[f]);
-        must(image[f] != NULL, "malloc");
-        memcpy(image[f], rec.durable[f], rec.room[f]);
-    }
+    for (int f = 0; f < RECORDER_FILES; f++)
+        memcpy(rec.image[f], rec.durable[f], rec.room[f]);
     count = shuffled(crash, from, &seed, maybe);
     for (size_t k = 0; k < count; k++)
-        apply(&rec.entry[maybe[k]], image, &seed,
+        apply(&rec.entry[maybe[k]], rec.image, &seed,
               maybe[k] < crash->at ? crash->lands : crash->lands / 2);
-    for (int f = 0; f < RECORDER_FILES; f++) {
-        put_file(folder, f, meta, image[f]);
-        free(image[f]);
-    }
+    for (int f = 0; f < RECORDER_FILES; f++)
+        put_file(folder, f, meta, rec.image[f]);
     free(maybe);
 }
 
@@ -378,6 +374,8 @@ void recorder_free(void)
     for (size_t k = 0; k < rec.entries; k++)
         free(rec.entry[k].data);
     free(rec.entry);
-    for (int f = 0; f < RECORDER_FILES; f++)
+    for (int f = 0; f < RECORDER_FILES; f++) {
         free(rec.durable[f]);
+        free(rec.image[f]);
+    }
 }

@@ -25,11 +25,13 @@ extern uint64_t pump_clock; /* nanoseconds */
  * @order: which of the commands that are out ends next; 0: the oldest
  * @late: bytes move when a command ends, not when it is submitted
  * @spoils: of 16 commands, how many fail, are busy, or are cut short
+ * @counts: at the end all batches and commands are counted: a walk over cold memory
  */
 struct pump_ways {
     uint64_t order;
     bool late;
     uint32_t spoils;
+    bool counts;
 };
 
 void pump_open(void);

@@ -389,7 +389,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 
     pump_begin((struct pump_ways){.order = how & 1 ? data[0] + (uint64_t)size * 77 + 1 : 0,
                                   .late = how & 2,
-                                  .spoils = how & 1 && how & 4 ? 3 : 0});
+                                  .spoils = how & 1 && how & 4 ? 3 : 0,
+                                  .counts = size % 4 == 0});
     reached = !(how & 32);
     memset(out, 0, sizeof(out));
     memset(issued, 0, sizeof(issued));

@@ -509,7 +509,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 
     pump_begin((struct pump_ways){.order = device & 1 ? device << 32 | 1 : 0,
                                   .late = device & 2,
-                                  .spoils = device & 1 && device & 4 ? (uint32_t)device >> 5 : 0});
+                                  .spoils = device & 1 && device & 4 ? (uint32_t)device >> 5 : 0,
+                                  .counts = size % 4 == 0});
     world.rules = rules[how & 7];
     world.staged = how & 8;
     world.ring_depth = how & 16 ? 4 : 32;
