@@ -90,22 +90,21 @@ static void tell(const struct story *story)
     free(iov.iov_base);
 }
 
-#define LOST_READ                                                                                  \
-    {                                                                                              \
-        .kind = SOFT_LOST, .opcode = NVME_READ, .count = 1                                         \
-    }
-#define LATE_READ                                                                                  \
-    {                                                                                              \
-        .kind = SOFT_LATE, .opcode = NVME_READ, .count = 1, .delay_ns = 600 * MS                   \
-    }
-#define LOST_ADMIN(code)                                                                           \
-    {                                                                                              \
-        .kind = SOFT_LOST, .opcode = (code), .admin = true, .count = 1                             \
-    }
+static struct soft_fault lost(uint8_t opcode, bool admin)
+{
+    return (struct soft_fault){.kind = SOFT_LOST, .opcode = opcode, .admin = admin, .count = 1};
+}
+
+static struct soft_fault late(uint8_t opcode)
+{
+    return (struct soft_fault){
+        .kind = SOFT_LATE, .opcode = opcode, .count = 1, .delay_ns = 600 * MS};
+}
 
 static void an_abort_helps(void **state)
 {
-    const struct story story = {.fault = {LOST_READ}, .faults = 1, .result = -EIO, .aborts = 1};
+    const struct story story = {
+        .fault = {lost(NVME_READ, false)}, .faults = 1, .result = -EIO, .aborts = 1};
     (void)state;
 
     tell(&story);
@@ -113,27 +112,27 @@ static void an_abort_helps(void **state)
 
 static void aborts_do_nothing(void **state)
 {
-    const struct story lost = {.fault = {LOST_READ},
-                               .faults = 1,
-                               .no_aborts = true,
-                               .result = -ETIMEDOUT,
-                               .aborts = 1,
-                               .deletions = 1};
-    const struct story late = {.fault = {LATE_READ},
-                               .faults = 1,
-                               .no_aborts = true,
-                               .result = -ETIMEDOUT,
-                               .aborts = 1,
-                               .deletions = 1};
+    const struct story never = {.fault = {lost(NVME_READ, false)},
+                                .faults = 1,
+                                .no_aborts = true,
+                                .result = -ETIMEDOUT,
+                                .aborts = 1,
+                                .deletions = 1};
+    const struct story at_last = {.fault = {late(NVME_READ)},
+                                  .faults = 1,
+                                  .no_aborts = true,
+                                  .result = -ETIMEDOUT,
+                                  .aborts = 1,
+                                  .deletions = 1};
     (void)state;
 
-    tell(&lost);
-    tell(&late);
+    tell(&never);
+    tell(&at_last);
 }
 
 static void an_abort_is_not_answered(void **state)
 {
-    const struct story story = {.fault = {LOST_READ, LOST_ADMIN(NVME_ADMIN_ABORT)},
+    const struct story story = {.fault = {lost(NVME_READ, false), lost(NVME_ADMIN_ABORT, true)},
                                 .faults = 2,
                                 .result = -ETIMEDOUT,
                                 .aborts = 1,
@@ -145,7 +144,7 @@ static void an_abort_is_not_answered(void **state)
 
 static void a_deletion_is_not_answered(void **state)
 {
-    const struct story story = {.fault = {LOST_READ, LOST_ADMIN(NVME_ADMIN_DELETE_SQ)},
+    const struct story story = {.fault = {lost(NVME_READ, false), lost(NVME_ADMIN_DELETE_SQ, true)},
                                 .faults = 2,
                                 .no_aborts = true,
                                 .result = -ETIMEDOUT,
@@ -160,7 +159,7 @@ static void a_deletion_is_not_answered(void **state)
 /** A queue that is gone and cannot be made again: the drive is reset, and that helps. */
 static void a_queue_cannot_be_made_again(void **state)
 {
-    const struct story story = {.fault = {LOST_READ,
+    const struct story story = {.fault = {lost(NVME_READ, false),
                                           {.kind = SOFT_STATUS,
                                            .opcode = NVME_ADMIN_CREATE_SQ,
                                            .admin = true,
@@ -305,7 +304,7 @@ static void fatal_status(void **state)
     assert_int_equal(nvme_drive_take_lane(s.drive, 16, 4, &lane, &err), 0);
     iov = (struct iovec){.iov_base = window_of(&s, lane), .iov_len = NVME_PAGE};
     assert_int_equal(nvme_drive_write(s.drive, iov.iov_base, 512, 0), 0);
-    soft_drive_inject(&s, (struct soft_fault)LOST_READ); /* so that it is out when that happens */
+    soft_drive_inject(&s, lost(NVME_READ, false)); /* so that it is out when that happens */
     t = a_read(&iov);
     nvme_lane_submit(lane, &t);
     assert_int_equal(nvme_lane_collect(lane, &ended, 1), 0);
