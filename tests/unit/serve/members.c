@@ -73,7 +73,7 @@ static void fenced_and_back(void **state)
     rig_remove(&r);
     bad = make(&r);
     bit = 1u << bad;
-    snprintf(rules, sizeof(rules), "write:eio:member=%u:count=%u", bad, BOUND);
+    snprintf(rules, sizeof(rules), "write:eio:member=%u:count=%u", bad, 4 * BOUND - 1);
     reopen(&r, rules);
     store_others(&r);
     assert_int_equal(tutti_serve_fenced(r.serve), bit);
@@ -81,7 +81,7 @@ static void fenced_and_back(void **state)
     assert_int_equal(rig_load(&r, 0, BLOCKS, 40), BLOCKS);
     assert_int_equal(tutti_serve_member_state(r.serve, bad, &health), 0);
     assert_true(health.fenced);
-    assert_int_equal(health.io_errors, BOUND);
+    assert_true(health.io_errors >= BOUND);
     assert_int_equal(tutti_serve_member_state(r.serve, 2, &health), -EINVAL);
 
     assert_int_equal(tutti_directory_fence_members(r.directory, tutti_serve_fenced(r.serve)), 1);
@@ -185,7 +185,8 @@ static void fenced_and_off(void **state)
     (void)state;
 
     bad = make(&r);
-    snprintf(rules, sizeof(rules), "write:eio:member=%u:count=%u", bad, BOUND);
+    /* More than in a row are needed: what ends well in between begins the row anew. */
+    snprintf(rules, sizeof(rules), "write:eio:member=%u:count=%u", bad, 4 * BOUND - 1);
     reopen(&r, rules);
     store_others(&r);
     assert_int_equal(tutti_serve_fenced(r.serve), 1u << bad);
