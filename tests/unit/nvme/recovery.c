@@ -259,6 +259,7 @@ static void asked_for_in_order(void **state)
         soft_drive_file(s.path);
         snprintf(what, sizeof(what), "%s,aborts=0", s.path);
         assert_int_equal(soft_port_open(what, &port, &err), 0);
+        unlink(s.path);
         s.soft = soft_port_soft(&port);
         port.leaving = is_asked_for;
         assert_int_equal(nvme_drive_open_port(s.path, &port, 0, &SHORT, &s.drive, &err), 0);
@@ -284,7 +285,6 @@ static void asked_for_in_order(void **state)
         assert_int_equal(nvme_drive_reach(s.drive, lane, what, 1, &err), -ENODEV);
         nvme_drive_give_lane(s.drive, lane);
         nvme_drive_close(s.drive);
-        unlink(s.path);
         free(iov.iov_base);
     }
 }

@@ -54,6 +54,7 @@ static inline void soft_drive_open(struct soft_drive *s, const char *options,
     snprintf(what, sizeof(what), "%s%s", s->path, options);
     if (soft_port_open(what, &port, &err) < 0)
         fail_msg("%s", err.message);
+    unlink(s->path); /* open and mapped: whatever becomes of the test, no file is left */
     s->soft = soft_port_soft(&port);
     if (nvme_drive_open_port(s->path, &port, 0, bounds, &s->drive, &err) < 0)
         fail_msg("%s", err.message);
@@ -74,7 +75,6 @@ static inline void soft_drive_close(struct soft_drive *s)
     assert_string_equal(soft_first_broken(s->soft), "");
     assert_int_equal(soft_start(s->soft), 0);
     nvme_drive_close(s->drive);
-    unlink(s->path);
 }
 
 /** Collect until @count ended. Return: how many did within @ns. */
