@@ -17,6 +17,15 @@ enum { BOUND = 4, BLOCKS = 16 };
 
 static const char *engine;
 
+/**
+ * Failures that fence a member for certain: with engine "nvme" a command that ends well may be
+ * collected in between, and begins the row anew.
+ */
+static uint32_t enough(void)
+{
+    return strcmp(engine, "nvme") == 0 ? 4 * BOUND - 1 : BOUND;
+}
+
 /** Two chains, one on each member. Return: the member of chain 2. */
 static uint32_t make(struct rig *r)
 {
@@ -73,7 +82,7 @@ static void fenced_and_back(void **state)
     rig_remove(&r);
     bad = make(&r);
     bit = 1u << bad;
-    snprintf(rules, sizeof(rules), "write:eio:member=%u:count=%u", bad, 4 * BOUND - 1);
+    snprintf(rules, sizeof(rules), "write:eio:member=%u:count=%u", bad, enough());
     reopen(&r, rules);
     store_others(&r);
     assert_int_equal(tutti_serve_fenced(r.serve), bit);
@@ -81,7 +90,7 @@ static void fenced_and_back(void **state)
     assert_int_equal(rig_load(&r, 0, BLOCKS, 40), BLOCKS);
     assert_int_equal(tutti_serve_member_state(r.serve, bad, &health), 0);
     assert_true(health.fenced);
-    assert_true(health.io_errors >= BOUND);
+    assert_in_range(health.io_errors, BOUND, enough());
     assert_int_equal(tutti_serve_member_state(r.serve, 2, &health), -EINVAL);
 
     assert_int_equal(tutti_directory_fence_members(r.directory, tutti_serve_fenced(r.serve)), 1);
@@ -185,8 +194,7 @@ static void fenced_and_off(void **state)
     (void)state;
 
     bad = make(&r);
-    /* More than in a row are needed: what ends well in between begins the row anew. */
-    snprintf(rules, sizeof(rules), "write:eio:member=%u:count=%u", bad, 4 * BOUND - 1);
+    snprintf(rules, sizeof(rules), "write:eio:member=%u:count=%u", bad, enough());
     reopen(&r, rules);
     store_others(&r);
     assert_int_equal(tutti_serve_fenced(r.serve), 1u << bad);
