@@ -7,8 +7,8 @@
  * of its own says what a command names.
  *
  * Seen to fail: with a second PRP entry that keeps the offset of the first, with
- * a page counted anew where a stretch goes on within it (a list too long by
- * one), with stretches that do not end a page joined, with a command that is not
+ * a page counted anew where a stretch goes on within it (two commands where one
+ * would do), with stretches that do not end a page joined, with a command that is not
  * cut to whole blocks, and with SGL descriptors that are joined over a gap.
  */
 #include <errno.h>
@@ -214,7 +214,13 @@ static void largest_object(void **state)
             const struct nvme_limits limits = {.bytes = 2 << 20, .block = 512, .sgls = sgls};
             const struct iovec iov = {.iov_base = region[0] + skew, .iov_len = 2 << 20};
 
+            const struct iovec cut[3] = {
+                {.iov_base = region[0] + skew, .iov_len = 512},
+                {.iov_base = region[0] + skew + 512, .iov_len = (1 << 20) + 512},
+                {.iov_base = region[0] + skew + (1 << 20) + 1024, .iov_len = (1 << 20) - 1024}};
+
             assert_int_equal(move_all(&windows, &limits, &iov, 1, 2 << 20), 1);
+            assert_int_equal(move_all(&windows, &limits, cut, 3, 2 << 20), 1);
         }
 }
 
