@@ -40,6 +40,13 @@ class Tally:
     failed: list[str] = field(default_factory=list)
     skipped: list[str] = field(default_factory=list)
 
+    def add_lines(self, suite: str, log: Path) -> None:
+        """Count a log's lines: "ok NAME", "failed NAME"."""
+        for line in log.read_text(errors="replace").splitlines():
+            self.passed += line.startswith("ok ")
+            if line.startswith("failed "):
+                self.failed.append(f"{suite}: {line.removeprefix('failed ')}")
+
 
 def say(text: str) -> None:
     print(text, flush=True)
@@ -148,10 +155,7 @@ def fuzz_suite(torture: bool) -> Tally:
     log = BUILD / "log" / "fuzz.txt"
     run([sys.executable, "tests/fuzz/run.py", str(folder), "--seconds", seconds], log)
     show_tail(log)
-    for line in log.read_text(errors="replace").splitlines():
-        tally.passed += line.startswith("ok ")
-        if line.startswith("failed "):
-            tally.failed.append(f"fuzz: {line.removeprefix('failed ')}")
+    tally.add_lines("fuzz", log)
     if tally.passed + len(tally.failed) < 2:
         tally.failed.append("fuzz: no target ran")
     return tally
@@ -166,10 +170,7 @@ def vm_suite() -> Tally:
         return Tally(failed=["vm: the guest does not compile without warnings"])
     status = run([sys.executable, "tests/vm/run.py", str(BUILD / "tests/vm/guest")], log)
     tally = Tally()
-    for line in log.read_text(errors="replace").splitlines():
-        tally.passed += line.startswith("ok ")
-        if line.startswith("failed "):
-            tally.failed.append(f"vm: {line.removeprefix('failed ')}")
+    tally.add_lines("vm", log)
     if status and not tally.failed:
         tally.failed.append("vm: the machine did not start")
     if tally.failed:

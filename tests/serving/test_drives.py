@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Engine "nvme" in vLLM, on drives of software: the code path of drives that Tutti has to itself.
 
-Seen to fail with staged records that are not copied to where they are checked.
+Seen to fail with a software controller whose file is mapped for itself alone.
 """
 
 import os

@@ -162,26 +162,11 @@ static void still(const uint8_t *memory, int pipe)
     CHECK(filled(memory, 64 * 4096, 8), "the drive goes on writing");
 }
 
-static void killed(void)
+static void kill_one_that(void (*life)(int pipe))
 {
     const uint8_t *memory = peer_map();
     int ends[2];
-    pid_t child = live(reads_alone, ends);
-    struct drive d;
-
-    CHECK(heard(ends[0]));
-    kill(child, SIGKILL);
-    still(memory, ends[0]);
-    drive_open(&d, SLOW);
-    drive_close(&d);
-}
-
-/** Killed while a child of its fork lives on. */
-static void killed_with_child(void)
-{
-    const uint8_t *memory = peer_map();
-    int ends[2];
-    pid_t child = live(reads_and_a_child, ends);
+    pid_t child = live(life, ends);
     struct drive d;
 
     CHECK(heard(ends[0]));
@@ -189,6 +174,17 @@ static void killed_with_child(void)
     still(memory, ends[0]);
     drive_open(&d, SLOW); /* its group is not held */
     drive_close(&d);
+}
+
+static void killed(void)
+{
+    kill_one_that(reads_alone);
+}
+
+/** Killed while a child of its fork lives on. */
+static void killed_with_child(void)
+{
+    kill_one_that(reads_and_a_child);
 }
 
 /** What a child has of the drive: nothing; and it may close what it has not. */

@@ -6,25 +6,11 @@
  * Seen to fail: scattered with a list shared by two commands, and with an SGL's last segment
  * described as a data block; stuck where nothing was done about late commands.
  */
-#include <sys/uio.h>
-
+#include "../unit/nvme/scatter.h"
 #include "guest.h"
 #include "nvme/drive.h"
 
-enum { TRANSFERS = 48, SEGMENTS = 24, MEMORY = 24 << 20 };
-
-static uint64_t dice = 11;
-
-static uint64_t roll(uint64_t below)
-{
-    dice = dice * UINT64_C(6364136223846793005) + UINT64_C(1442695040888963407);
-    return (dice >> 33) % below;
-}
-
-struct job {
-    struct nvme_transfer transfer;
-    struct iovec iov[SEGMENTS];
-};
+enum { TRANSFERS = 48, MEMORY = 48 << 20 };
 
 static struct nvme_drive *open_named(const char *address)
 {
@@ -38,53 +24,10 @@ static struct nvme_drive *open_named(const char *address)
     return drive;
 }
 
-/** Return: how many ended within @ns. */
-static uint32_t collect(struct nvme_lane *lane, uint32_t count, uint64_t ns)
-{
-    uint64_t end = tutti_clock_now() + ns;
-    struct nvme_transfer *ended[16];
-    uint32_t found = 0;
-
-    while (found < count && tutti_clock_now() < end) {
-        uint32_t n = nvme_lane_collect(lane, ended, 16);
-
-        found += n;
-        if (n == 0)
-            usleep(100);
-    }
-    return found;
-}
-
-static void make_jobs(struct job *job, uint8_t *memory, uint32_t block)
-{
-    uint64_t at = 0, offset = 0;
-
-    memset(job, 0, TRANSFERS * sizeof(*job));
-    for (uint32_t i = 0; i < TRANSFERS; i++) {
-        struct nvme_transfer *t = &job[i].transfer;
-
-        t->iov = job[i].iov;
-        t->offset = offset;
-        t->segments = 1 + (uint32_t)roll(SEGMENTS);
-        for (uint32_t s = 0; s < t->segments; s++) {
-            uint64_t bytes = block * (1 + roll(roll(8) ? 4 : 40));
-
-            job[i].iov[s] = (struct iovec){.iov_base = memory + at, .iov_len = bytes};
-            at += bytes + block * roll(2);
-            t->bytes += (uint32_t)bytes;
-        }
-        offset += t->bytes + block * roll(3);
-    }
-    CHECK(at < MEMORY - NVME_PAGE && offset < DRIVE_BYTES);
-}
-
 static void run_jobs(struct nvme_lane *lane, struct job *job, uint8_t opcode)
 {
-    for (uint32_t i = 0; i < TRANSFERS; i++) {
-        job[i].transfer.opcode = opcode;
-        nvme_lane_submit(lane, &job[i].transfer);
-    }
-    CHECK(collect(lane, TRANSFERS, PATIENCE) == TRANSFERS);
+    scatter_submit(lane, job, TRANSFERS, opcode);
+    CHECK(collect_within(lane, TRANSFERS, PATIENCE) == TRANSFERS);
     for (uint32_t i = 0; i < TRANSFERS; i++)
         CHECK(job[i].transfer.result == 0, "%d, status %#x", job[i].transfer.result,
               job[i].transfer.status);
@@ -97,6 +40,7 @@ static void scatter_over(const char *address, uint32_t depth, uint32_t lists)
     struct nvme_drive *drive = open_named(address);
     struct tutti_error err = {0};
     struct job job[TRANSFERS];
+    uint64_t reached, used;
     struct nvme_facts facts;
     struct nvme_lane *lane;
 
@@ -109,12 +53,11 @@ static void scatter_over(const char *address, uint32_t depth, uint32_t lists)
         lane->limits.sgls = round ? 0 : facts.sgls;
         for (uint64_t i = 0; i < MEMORY; i += 8)
             *(uint64_t *)(void *)(memory + i) = (i + round) * UINT64_C(0x9e3779b97f4a7c15);
-        make_jobs(job, memory + skew, facts.block_bytes);
+        reached = scatter_jobs(job, TRANSFERS, memory + skew, facts.block_bytes, &used);
+        CHECK(reached < MEMORY - NVME_PAGE && used < DRIVE_BYTES);
         run_jobs(lane, job, NVME_WRITE);
         memcpy(was, memory, MEMORY);
-        for (uint32_t i = 0; i < TRANSFERS; i++)
-            for (uint32_t s = 0; s < job[i].transfer.segments; s++)
-                memset(job[i].iov[s].iov_base, 0xdd, job[i].iov[s].iov_len);
+        scatter_wipe(job, TRANSFERS);
         run_jobs(lane, job, NVME_READ);
         CHECK(memcmp(memory, was, MEMORY) == 0);
     }
@@ -171,7 +114,7 @@ static void stuck(void)
             .offset = i * 4096, .bytes = 4096, .segments = 1, .iov = &iov, .opcode = NVME_READ};
         nvme_lane_submit(lane, &t[i]);
     }
-    CHECK(collect(lane, 64, PATIENCE) == 64);
+    CHECK(collect_within(lane, 64, PATIENCE) == 64);
     CHECK(t[63].result == -ETIMEDOUT || t[63].result == -EIO, "%d", t[63].result);
     nvme_drive_steps(drive, &steps);
     CHECK(steps.aborts > 0 && steps.deletions > 0 && !steps.held && steps.dead == 0,
@@ -181,7 +124,7 @@ static void stuck(void)
     usleep(2000000); /* until it may answer again */
     later = (struct nvme_transfer){.bytes = 512, .segments = 1, .iov = &iov, .opcode = NVME_READ};
     nvme_lane_submit(lane, &later);
-    CHECK(collect(lane, 1, PATIENCE) == 1);
+    CHECK(collect_within(lane, 1, PATIENCE) == 1);
     CHECK(later.result == 0, "%d", later.result);
     nvme_drive_give_lane(drive, lane);
     nvme_drive_close(drive);

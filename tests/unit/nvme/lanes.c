@@ -13,53 +13,12 @@
  */
 #include "soft_drive.h"
 
-enum { TRANSFERS = 24, MEMORY = 16 << 20 };
-
-static uint64_t dice = 7;
-
-static uint64_t roll(uint64_t below)
-{
-    dice = dice * UINT64_C(6364136223846793005) + UINT64_C(1442695040888963407);
-    return (dice >> 33) % below;
-}
-
-struct job {
-    struct nvme_transfer transfer;
-    struct iovec iov[64];
-};
-
-/** Transfers side by side over the drive, their memory scattered over @memory without overlap. */
-static void make_jobs(struct job *job, uint8_t *memory, uint32_t block)
-{
-    uint64_t at = 0, offset = 0;
-
-    for (uint32_t i = 0; i < TRANSFERS; i++) {
-        struct job *j = &job[i];
-        uint32_t segments = 1 + (uint32_t)roll(16);
-
-        memset(j, 0, sizeof(*j));
-        for (uint32_t s = 0; s < segments; s++) {
-            uint64_t bytes = block * (1 + roll(roll(4) ? 4 : 12));
-
-            j->iov[s] = (struct iovec){.iov_base = memory + at, .iov_len = bytes};
-            at += bytes + block * roll(3);
-            j->transfer.bytes += (uint32_t)bytes;
-        }
-        j->transfer.iov = j->iov;
-        j->transfer.segments = segments;
-        j->transfer.offset = offset;
-        offset += j->transfer.bytes + block * roll(5);
-    }
-    assert_true(at <= MEMORY - NVME_PAGE);
-}
+enum { TRANSFERS = 24, MEMORY = 24 << 20 };
 
 static void run(struct nvme_lane *lane, struct job *job, uint8_t opcode)
 {
-    for (uint32_t i = 0; i < TRANSFERS; i++) {
-        job[i].transfer.opcode = opcode;
-        nvme_lane_submit(lane, &job[i].transfer);
-    }
-    assert_int_equal(soft_drive_collect(lane, TRANSFERS, 20000 * MS), TRANSFERS);
+    scatter_submit(lane, job, TRANSFERS, opcode);
+    assert_int_equal(collect_within(lane, TRANSFERS, 20000 * MS), TRANSFERS);
     for (uint32_t i = 0; i < TRANSFERS; i++)
         assert_int_equal(job[i].transfer.result, 0);
 }
@@ -71,6 +30,7 @@ static void there_and_back(const char *options, uint32_t block, uint32_t depth, 
     uint8_t *memory = aligned_alloc(NVME_PAGE, MEMORY);
     struct tutti_error err = {0};
     struct job job[TRANSFERS];
+    uint64_t reached, used;
     struct nvme_lane *lane;
     struct soft_drive s;
 
@@ -80,12 +40,11 @@ static void there_and_back(const char *options, uint32_t block, uint32_t depth, 
     for (uint32_t round = 0; round < 2; round++) {
         for (uint64_t i = 0; i < MEMORY; i += 8)
             *(uint64_t *)(void *)(memory + i) = i * UINT64_C(0x9e3779b97f4a7c15) + round;
-        make_jobs(job, memory + skew, block);
+        reached = scatter_jobs(job, TRANSFERS, memory + skew, block, &used);
+        assert_true(reached < MEMORY - NVME_PAGE && used < SOFT_DRIVE_BYTES);
         run(lane, job, NVME_WRITE);
         memcpy(was, memory, MEMORY);
-        for (uint32_t i = 0; i < TRANSFERS; i++)
-            for (uint32_t k = 0; k < job[i].transfer.segments; k++)
-                memset(job[i].iov[k].iov_base, 0xdd, job[i].iov[k].iov_len);
+        scatter_wipe(job, TRANSFERS);
         run(lane, job, NVME_READ);
         assert_memory_equal(memory, was, MEMORY);
     }
@@ -133,13 +92,13 @@ static void doorbells(void **state)
         nvme_lane_submit(lane, &t[i]);
     }
     before = lane->queue.sq_doorbells;
-    assert_int_equal(soft_drive_collect(lane, COUNT, 10000 * MS), COUNT);
+    assert_int_equal(collect_within(lane, COUNT, 10000 * MS), COUNT);
     assert_true(lane->queue.sq_doorbells - before <= COUNT / 8);
     before = lane->queue.sq_doorbells;
     nvme_lane_submit(lane, &t[0]);
     if (nvme_lane_collect(lane, &ended, 1) == 0) { /* handed over by the first look */
         assert_int_equal(lane->queue.sq_doorbells, before + 1);
-        assert_int_equal(soft_drive_collect(lane, 1, 10000 * MS), 1);
+        assert_int_equal(collect_within(lane, 1, 10000 * MS), 1);
     }
     nvme_drive_give_lane(s.drive, lane);
     soft_drive_close(&s);
@@ -178,7 +137,7 @@ static void what_is_wrong_with_a_transfer(void **state)
                                   .opcode = NVME_READ};
 
         nvme_lane_submit(lane, &t);
-        assert_int_equal(soft_drive_collect(lane, 1, 1000 * MS), 1);
+        assert_int_equal(collect_within(lane, 1, 1000 * MS), 1);
         assert_int_equal(t.result, wrong[i].result);
     }
     nvme_drive_give_lane(s.drive, lane);

@@ -20,16 +20,9 @@
 #include <cmocka.h>
 
 #include "nvme/data.h"
+#include "scatter.h"
 
 enum { REGIONS = 3, REGION_BYTES = 4 << 20, MOST_SEGMENTS = 400 };
-
-static uint64_t dice = 1;
-
-static uint64_t roll(uint64_t below)
-{
-    dice = dice * UINT64_C(6364136223846793005) + UINT64_C(1442695040888963407);
-    return (dice >> 33) % below;
-}
 
 /** Addresses on the bus of bytes, in order; what a command names, or what was asked for. */
 struct bytes {

@@ -65,14 +65,14 @@ static void tell(const struct story *story)
     began = tutti_clock_now();
     nvme_lane_submit(lane, &first);
     if (story->held) {
-        assert_int_equal(soft_drive_collect(lane, 1, 3000 * MS), 0);
+        assert_int_equal(collect_within(lane, 1, 3000 * MS), 0);
         nvme_drive_steps(s.drive, &steps);
         assert_true(steps.held);
         assert_string_not_equal(steps.said.message, "");
         assert_int_equal(nvme_drive_read(s.drive, iov.iov_base, NVME_PAGE, 0), -EIO);
         return; /* left behind, with all its memory: by contract */
     }
-    assert_int_equal(soft_drive_collect(lane, 1, 5000 * MS), 1);
+    assert_int_equal(collect_within(lane, 1, 5000 * MS), 1);
     assert_int_equal(first.result, story->result);
     assert_true(tutti_clock_now() - began >= SHORT.command || story->result == -ENODEV ||
                 story->fault[0].kind == SOFT_TWICE || story->fault[0].kind == SOFT_FOREIGN);
@@ -83,7 +83,7 @@ static void tell(const struct story *story)
     assert_int_equal(steps.dead, story->dead);
     second = a_read(&iov);
     nvme_lane_submit(lane, &second);
-    assert_int_equal(soft_drive_collect(lane, 1, 5000 * MS), 1);
+    assert_int_equal(collect_within(lane, 1, 5000 * MS), 1);
     assert_int_equal(second.result, story->dead);
     nvme_drive_give_lane(s.drive, lane);
     soft_drive_close(&s);
@@ -215,11 +215,11 @@ static void pulled_out(void **state)
         t[i] = a_read(&iov);
         nvme_lane_submit(lane, &t[i]);
     }
-    assert_int_equal(soft_drive_collect(lane, 1, 10 * MS), 0);
+    assert_int_equal(collect_within(lane, 1, 10 * MS), 0);
     soft_stop(s.soft);
     soft_remove(s.soft);
     assert_int_equal(soft_start(s.soft), 0);
-    assert_int_equal(soft_drive_collect(lane, 40, 2000 * MS), 40);
+    assert_int_equal(collect_within(lane, 40, 2000 * MS), 40);
     for (uint32_t i = 0; i < 40; i++)
         assert_int_equal(t[i].result, -ENODEV);
     assert_int_equal(nvme_drive_read(s.drive, iov.iov_base, 512, 0), -ENODEV);
@@ -271,13 +271,13 @@ static void asked_for_in_order(void **state)
                                                   .delay_ns = 100 * MS});
         t = a_read(&iov);
         nvme_lane_submit(lane, &t);
-        assert_int_equal(soft_drive_collect(lane, 1, MS), 0);
+        assert_int_equal(collect_within(lane, 1, MS), 0);
         __atomic_store_n(&asked_for, true, __ATOMIC_RELAXED);
-        assert_int_equal(soft_drive_collect(lane, 1, 5000 * MS), 1);
+        assert_int_equal(collect_within(lane, 1, 5000 * MS), 1);
         assert_true(t.result == (stuck ? -ENODEV : 0) || t.result == -ETIMEDOUT);
         later = a_read(&iov);
         nvme_lane_submit(lane, &later);
-        assert_int_equal(soft_drive_collect(lane, 1, 5000 * MS), 1);
+        assert_int_equal(collect_within(lane, 1, 5000 * MS), 1);
         assert_int_equal(later.result, -ENODEV);
         nvme_drive_steps(s.drive, &steps);
         assert_int_equal(steps.dead, -ENODEV);
@@ -311,7 +311,7 @@ static void fatal_status(void **state)
     soft_stop(s.soft);
     soft_fatal(s.soft);
     assert_int_equal(soft_start(s.soft), 0);
-    assert_int_equal(soft_drive_collect(lane, 1, 5000 * MS), 1);
+    assert_int_equal(collect_within(lane, 1, 5000 * MS), 1);
     assert_true(t.result == -EIO || t.result == -ETIMEDOUT); /* or an abort was asked for before */
     nvme_drive_steps(s.drive, &steps);
     assert_true(steps.resets >= 1);

@@ -17,10 +17,10 @@
 
 #include <cmocka.h>
 
-#include "base/clock.h"
 #include "nvme/drive.h"
 #include "nvme/soft/port.h"
 #include "nvme/soft/soft.h"
+#include "scatter.h"
 
 #define SOFT_DRIVE_BYTES (UINT64_C(32) << 20)
 #define MS UINT64_C(1000000)
@@ -75,23 +75,6 @@ static inline void soft_drive_close(struct soft_drive *s)
     assert_string_equal(soft_first_broken(s->soft), "");
     assert_int_equal(soft_start(s->soft), 0);
     nvme_drive_close(s->drive);
-}
-
-/** Collect until @count ended. Return: how many did within @ns. */
-static inline uint32_t soft_drive_collect(struct nvme_lane *lane, uint32_t count, uint64_t ns)
-{
-    uint64_t end = tutti_clock_now() + ns;
-    struct nvme_transfer *ended[16];
-    uint32_t found = 0;
-
-    while (found < count && tutti_clock_now() < end) {
-        uint32_t n = nvme_lane_collect(lane, ended, 16);
-
-        found += n;
-        if (n == 0)
-            nanosleep(&(struct timespec){.tv_nsec = 20000}, NULL);
-    }
-    return found;
 }
 
 #endif
