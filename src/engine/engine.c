@@ -48,12 +48,11 @@ static uint32_t choices(const char *name, bool drives, const struct backend_type
         choice[1] = &backend_threads;
         return 2;
     }
-    choice[0] = automatic                      ? &backend_nvme
-                : strcmp(name, "nvme") == 0    ? &backend_nvme
-                : strcmp(name, "uring") == 0   ? &backend_uring
-                : strcmp(name, "threads") == 0 ? &backend_threads
-                : strcmp(name, "gpu") == 0     ? &backend_gpu
-                                               : NULL;
+    choice[0] = automatic || strcmp(name, "nvme") == 0 ? &backend_nvme
+                : strcmp(name, "uring") == 0           ? &backend_uring
+                : strcmp(name, "threads") == 0         ? &backend_threads
+                : strcmp(name, "gpu") == 0             ? &backend_gpu
+                                                       : NULL;
     return choice[0] ? 1 : 0;
 }
 

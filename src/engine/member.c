@@ -11,13 +11,13 @@
 
 #include <errno.h>
 #include <sched.h>
-#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
 #include "base/atomics.h"
+#include "base/thread.h"
 
 #define REAP_AT_ONCE 64u
 #define POLL_NS UINT64_C(50000) /* between looks at a word that wakes nobody */
@@ -202,19 +202,6 @@ static void *run(void *argument)
     return NULL;
 }
 
-/** A thread that takes no signals: they are the serving engine's. */
-static int create_thread(struct member *m)
-{
-    sigset_t all, before;
-    int rc;
-
-    sigfillset(&all);
-    pthread_sigmask(SIG_SETMASK, &all, &before);
-    rc = pthread_create(&m->thread, NULL, run, m);
-    pthread_sigmask(SIG_SETMASK, &before, NULL);
-    return -rc;
-}
-
 int member_start(struct member *m, struct tutti_error *err)
 {
     pthread_condattr_t by_our_clock;
@@ -225,7 +212,7 @@ int member_start(struct member *m, struct tutti_error *err)
     pthread_mutex_init(&m->lock, NULL);
     pthread_cond_init(&m->answered, &by_our_clock);
     pthread_condattr_destroy(&by_our_clock);
-    rc = create_thread(m);
+    rc = tutti_thread_start(&m->thread, run, m);
     if (rc < 0) {
         tutti_error_set(err, rc, "%s: no thread for its engine: %s", m->options.path,
                         strerror(-rc));

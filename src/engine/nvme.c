@@ -11,15 +11,12 @@
  * does. An idle drive costs no core.
  */
 #include <errno.h>
-#include <poll.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/prctl.h>
-#include <unistd.h>
 
-#include "base/atomics.h"
 #include "base/clock.h"
-#include "engine/backend.h"
+#include "engine/wakeup.h"
 #include "nvme/drive.h"
 
 #define QUEUE_DEPTH 1024u
@@ -160,41 +157,24 @@ static bool look(struct nvme *n)
     return n->stashed > 0;
 }
 
-/** Sleep until the wake-up, at most @ns. Return: whether it came. */
-static bool sleep_on_wakeup(struct nvme *n, uint64_t ns)
-{
-    struct timespec bound = {.tv_sec = (time_t)(ns / 1000000000),
-                             .tv_nsec = (long)(ns % 1000000000)};
-    struct pollfd p = {.fd = n->wakeup, .events = POLLIN};
-    uint64_t count;
-    ssize_t rc;
-
-    tutti_store_relaxed(&n->base.system_calls, n->base.system_calls + 1); /* a number; one writer */
-    if (ppoll(&p, 1, ns == UINT64_MAX ? NULL : &bound, NULL) <= 0)
-        return false;
-    rc = read(n->wakeup, &count, sizeof(count)); /* readable, and we are its one reader */
-    (void)rc;
-    return true;
-}
-
 static void nvme_backend_wait(struct backend *b, uint64_t timeout_ns)
 {
     struct nvme *n = nvme_of(b);
     uint64_t began = tutti_clock_now(), end = tutti_clock_after(began, timeout_ns);
     uint64_t step = FIRST_SLEEP_NS;
 
-    if (look(n))
-        return;
     if (n->out == 0) {
-        sleep_on_wakeup(n, timeout_ns);
+        wakeup_sleep(b, n->wakeup, timeout_ns);
         return;
     }
-    for (uint64_t now = began; now < end; now = tutti_clock_now()) {
-        if (look(n))
+    while (!look(n)) {
+        uint64_t now = tutti_clock_now();
+
+        if (now >= end)
             return;
         if (now - began < LOOK_NS)
             continue;
-        if (sleep_on_wakeup(n, step < end - now ? step : end - now))
+        if (wakeup_sleep(b, n->wakeup, step < end - now ? step : end - now))
             return;
         step = step * 2 < LONGEST_SLEEP_NS ? step * 2 : LONGEST_SLEEP_NS;
     }

@@ -10,7 +10,6 @@
 #include "engine/backend.h"
 
 #include <errno.h>
-#include <poll.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdio.h>
@@ -19,7 +18,7 @@
 #include <sys/uio.h>
 #include <unistd.h>
 
-#include "base/atomics.h"
+#include "engine/wakeup.h"
 
 #define WORKERS 8u
 
@@ -206,11 +205,6 @@ static uint32_t threads_reap(struct backend *b, struct command **ended, uint32_t
 static void threads_wait(struct backend *b, uint64_t timeout_ns)
 {
     struct threads *t = threads_of(b);
-    struct pollfd p = {.fd = t->wakeup, .events = POLLIN};
-    struct timespec bound = {.tv_sec = (time_t)(timeout_ns / 1000000000),
-                             .tv_nsec = (long)(timeout_ns % 1000000000)};
-    uint64_t count;
-    ssize_t rc = 0;
     bool nothing;
 
     pthread_mutex_lock(&t->lock);
@@ -220,10 +214,7 @@ static void threads_wait(struct backend *b, uint64_t timeout_ns)
     pthread_mutex_unlock(&t->lock);
     if (!nothing)
         return;
-    tutti_store_relaxed(&t->base.system_calls, t->base.system_calls + 1); /* a number; one writer */
-    if (ppoll(&p, 1, timeout_ns == UINT64_MAX ? NULL : &bound, NULL) > 0)
-        rc = read(t->wakeup, &count, sizeof(count)); /* readable, and we are its one reader */
-    (void)rc;
+    wakeup_sleep(b, t->wakeup, timeout_ns);
     pthread_mutex_lock(&t->lock);
     t->asleep = false;
     pthread_mutex_unlock(&t->lock);

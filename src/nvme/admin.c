@@ -66,6 +66,21 @@ static void note_event(struct nvme_controller *c, const struct nvme_done *done)
     c->event = done->status == NVME_OK;
 }
 
+/** The next completion. Return: as nvme_queue_poll(), with a message. */
+static int take(struct nvme_controller *c, struct nvme_done *done, struct tutti_error *err)
+{
+    int rc = nvme_queue_poll(&c->admin, done);
+
+    nvme_queue_ring_completed(&c->admin);
+    if (rc >= 0)
+        return rc;
+    c->failed = true;
+    return tutti_error_set(err, rc,
+                           "%s: the controller completed a command that is not out; nothing that "
+                           "it says can be believed",
+                           c->port.name);
+}
+
 int nvme_admin(struct nvme_controller *c, const uint64_t words[NVME_SQE_WORDS], uint32_t *value,
                struct tutti_error *err)
 {
@@ -82,20 +97,14 @@ int nvme_admin(struct nvme_controller *c, const uint64_t words[NVME_SQE_WORDS], 
     nvme_queue_put(&c->admin, own);
     nvme_queue_ring(&c->admin);
     for (;;) {
-        rc = nvme_queue_poll(&c->admin, &done);
-        nvme_queue_ring_completed(&c->admin);
+        rc = take(c, &done, err);
+        if (rc < 0)
+            return rc;
         if (rc == 1 && done.id == (uint32_t)id)
             break;
         if (rc == 1) {
             note_event(c, &done); /* or one that was given up */
             continue;
-        }
-        if (rc < 0) {
-            c->failed = true;
-            return tutti_error_set(err, rc,
-                                   "%s: the controller completed a command that is not "
-                                   "out; nothing that it says can be believed",
-                                   c->port.name);
         }
         rc = nvme_alive(c, err);
         if (rc < 0)
@@ -115,6 +124,7 @@ int nvme_admin(struct nvme_controller *c, const uint64_t words[NVME_SQE_WORDS], 
                                NVME_SQE_OPCODE(own[0]), nvme_status_text(done.status), done.status);
     return 0;
 }
+
 void nvme_bound(struct nvme_controller *c, uint64_t command_ns)
 {
     c->command_ns = command_ns;
@@ -166,14 +176,10 @@ int nvme_event(struct nvme_controller *c, struct tutti_error *err)
     bool told;
     int rc;
 
-    while ((rc = nvme_queue_poll(&c->admin, &done)) == 1)
+    while ((rc = take(c, &done, err)) == 1)
         note_event(c, &done);
-    nvme_queue_ring_completed(&c->admin);
-    if (rc < 0) {
-        c->failed = true;
-        return tutti_error_set(err, rc, "%s: the controller completed a command that is not out",
-                               c->port.name);
-    }
+    if (rc < 0)
+        return rc;
     told = c->event;
     c->event = false;
     if (c->event_id < 0)

@@ -177,7 +177,7 @@ void nvme_drive_give_lane(struct nvme_drive *d, struct nvme_lane *lane)
         return;
     pthread_mutex_lock(&d->lock);
     if (!close_lane(d, lane))
-        d->held = true; /* its memory stays */
+        tutti_store_relaxed(&d->held, true); /* its memory stays */
     d->lane[1] = NULL;
     pthread_mutex_unlock(&d->lock);
 }
@@ -210,7 +210,9 @@ static int transfer(struct nvme_drive *d, uint8_t opcode, uint64_t offset, uint3
     return t->result;
 }
 
-int nvme_drive_read(struct nvme_drive *d, void *data, uint64_t bytes, uint64_t offset)
+/** To @to, or from @from; the other is NULL. */
+static int move(struct nvme_drive *d, uint8_t *to, const uint8_t *from, uint64_t bytes,
+                uint64_t offset)
 {
     int rc = 0;
 
@@ -218,27 +220,24 @@ int nvme_drive_read(struct nvme_drive *d, void *data, uint64_t bytes, uint64_t o
     for (uint64_t done = 0; rc == 0 && done < bytes; done += WHOLE_BYTES) {
         uint64_t step = bytes - done < WHOLE_BYTES ? bytes - done : WHOLE_BYTES;
 
-        rc = transfer(d, NVME_READ, offset + done, (uint32_t)step);
-        if (rc == 0)
-            memcpy((uint8_t *)data + done, d->buffer, step);
+        if (from)
+            memcpy(d->buffer, from + done, step);
+        rc = transfer(d, from ? NVME_WRITE : NVME_READ, offset + done, (uint32_t)step);
+        if (rc == 0 && to)
+            memcpy(to + done, d->buffer, step);
     }
     pthread_mutex_unlock(&d->whole_lock);
     return rc;
 }
 
+int nvme_drive_read(struct nvme_drive *d, void *data, uint64_t bytes, uint64_t offset)
+{
+    return move(d, data, NULL, bytes, offset);
+}
+
 int nvme_drive_write(struct nvme_drive *d, const void *data, uint64_t bytes, uint64_t offset)
 {
-    int rc = 0;
-
-    pthread_mutex_lock(&d->whole_lock);
-    for (uint64_t done = 0; rc == 0 && done < bytes; done += WHOLE_BYTES) {
-        uint64_t step = bytes - done < WHOLE_BYTES ? bytes - done : WHOLE_BYTES;
-
-        memcpy(d->buffer, (const uint8_t *)data + done, step);
-        rc = transfer(d, NVME_WRITE, offset + done, (uint32_t)step);
-    }
-    pthread_mutex_unlock(&d->whole_lock);
-    return rc;
+    return move(d, NULL, data, bytes, offset);
 }
 
 int nvme_drive_flush(struct nvme_drive *d)

@@ -8,12 +8,12 @@
  * and a lane is only ever locked for the moment in which it is stopped or
  * given a new queue, never through a step.
  */
-#include <signal.h>
 #include <string.h>
 #include <time.h>
 
 #include "base/atomics.h"
 #include "base/clock.h"
+#include "base/thread.h"
 #include "nvme/drive_internal.h"
 
 #define SECOND UINT64_C(1000000000)
@@ -27,6 +27,21 @@ static void lane_stop(struct nvme_lane *lane)
     pthread_mutex_unlock(&lane->lock);
 }
 
+static void stop_lanes(struct nvme_drive *d)
+{
+    for (uint32_t i = 0; i < DRIVE_LANES; i++)
+        if (d->lane[i])
+            lane_stop(d->lane[i]);
+}
+
+/** The drive is done with all queues: those that were not closed are forgotten. */
+static void lose_queues(struct nvme_drive *d)
+{
+    for (uint32_t i = 0; i < DRIVE_LANES; i++)
+        if (d->lane[i])
+            nvme_queue_lost(d->controller, &d->lane[i]->queue);
+}
+
 /** What happened goes to who asks; @count is a step's, or NULL. */
 static void note(struct nvme_drive *d, uint64_t *count, const struct tutti_error *err)
 {
@@ -38,6 +53,13 @@ static void note(struct nvme_drive *d, uint64_t *count, const struct tutti_error
     d->steps.held = d->held;
     d->steps.dead = d->dead;
     pthread_mutex_unlock(&d->word_lock);
+}
+
+/** What is out never returns, for nothing proves that the drive is done with it. */
+static void hold(struct nvme_drive *d, const struct tutti_error *err)
+{
+    tutti_store_relaxed(&d->held, true); /* relaxed: it orders nothing */
+    note(d, NULL, err);
 }
 
 /** The drive is over, or cut off: nothing can move a byte of anyone's. All ends with @error. */
@@ -81,18 +103,13 @@ static void reset(struct nvme_drive *d, struct tutti_error *err)
     int rc;
 
     note(d, &d->steps.resets, err);
-    for (uint32_t i = 0; i < DRIVE_LANES; i++)
-        if (d->lane[i])
-            lane_stop(d->lane[i]);
+    stop_lanes(d);
     rc = nvme_stop(d->controller, err);
     if (rc < 0 && rc != -ENODEV && (!d->port.cut || d->port.cut(d->port.self) < 0)) {
-        tutti_store_relaxed(&d->held, true); /* relaxed: it orders nothing */
-        note(d, NULL, err);
+        hold(d, err);
         return;
     }
-    for (uint32_t i = 0; i < DRIVE_LANES; i++)
-        if (d->lane[i])
-            nvme_queue_lost(d->controller, &d->lane[i]->queue);
+    lose_queues(d);
     if (rc == 0)
         rc = nvme_restart(d->controller, err);
     for (uint32_t i = 0; i < DRIVE_LANES && rc == 0; i++)
@@ -202,25 +219,21 @@ static bool is_drained(struct nvme_lane *lane)
 static void give_back(struct nvme_drive *d)
 {
     struct tutti_error err = {0};
-
     int rc = 0;
 
     nvme_bound(d->controller, d->bounds.deletion);
-    for (uint32_t i = 0; i < DRIVE_LANES; i++)
-        if (d->lane[i]) {
-            lane_stop(d->lane[i]);
-            rc = rc < 0 ? rc : nvme_queue_close(d->controller, &d->lane[i]->queue, &err);
-        }
+    stop_lanes(d);
+    for (uint32_t i = 0; i < DRIVE_LANES && rc == 0; i++)
+        if (d->lane[i])
+            rc = nvme_queue_close(d->controller, &d->lane[i]->queue, &err);
     if (rc < 0)
         rc = nvme_stop(d->controller, &err);
-    for (uint32_t i = 0; i < DRIVE_LANES && (rc == 0 || rc == -ENODEV); i++)
-        if (d->lane[i])
-            nvme_queue_lost(d->controller, &d->lane[i]->queue); /* where it was not closed */
-    if (rc == 0 || rc == -ENODEV)
+    if (rc == 0 || rc == -ENODEV) {
+        lose_queues(d);
         rc = nvme_close(d->controller, &err);
+    }
     if (rc < 0) {
-        tutti_store_relaxed(&d->held, true);
-        note(d, NULL, &err);
+        hold(d, &err);
         return;
     }
     d->controller = NULL;
@@ -295,16 +308,11 @@ static void *watch(void *argument)
 
 int warden_start(struct nvme_drive *d, struct tutti_error *err)
 {
-    sigset_t all, before;
-    int rc;
+    int rc = tutti_thread_start(&d->warden, watch, d);
 
-    sigfillset(&all);
-    pthread_sigmask(SIG_BLOCK, &all, &before);
-    rc = pthread_create(&d->warden, NULL, watch, d);
-    pthread_sigmask(SIG_SETMASK, &before, NULL);
-    if (rc != 0)
-        return tutti_error_set(err, -rc, "%s: no thread to look after the drive: %s", d->name,
-                               strerror(rc));
+    if (rc < 0)
+        return tutti_error_set(err, rc, "%s: no thread to look after the drive: %s", d->name,
+                               strerror(-rc));
     pthread_setname_np(d->warden, "tutti-warden");
     d->warden_runs = true;
     return 0;
