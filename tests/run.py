@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import re
 import subprocess
 import sys
 import time
@@ -74,8 +75,12 @@ def works(command: list[str]) -> bool:
         return False
 
 
+# What clang-tidy prints of files that are well: it would push what is wrong out of sight.
+CHATTER = re.compile(r"^\[\s*\d+/\d+\]|^\d+ warnings? generated\.$|^$")
+
+
 def show_tail(log: Path, lines: int = 60) -> None:
-    text = log.read_text(errors="replace").splitlines()
+    text = [t for t in log.read_text(errors="replace").splitlines() if not CHATTER.match(t)]
     say("\n".join("    " + line for line in text[-lines:]))
 
 

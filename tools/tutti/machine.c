@@ -125,7 +125,7 @@ void names_free(struct names *names)
 {
     for (uint32_t i = 0; i < names->count; i++)
         free(names->entry[i]);
-    free(names->entry);
+    free((void *)names->entry);
     *names = (struct names){0};
 }
 
