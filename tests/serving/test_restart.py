@@ -125,6 +125,7 @@ def test_other_weights_under_the_same_name(
     def change(content: bytes) -> None:
         weights.write_bytes(content)
         os.utime(weights, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+        time.sleep(0.2)  # what changes just as a server starts is not believed
 
     with lives(model=mine) as life:
         life.run(ask, P)
