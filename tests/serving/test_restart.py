@@ -127,6 +127,7 @@ def test_other_weights_under_the_same_name(
         os.utime(weights, ns=(stat.st_atime_ns, stat.st_mtime_ns))
         time.sleep(0.2)  # what changes just as a server starts is not believed
 
+    change(whole)
     with lives(model=mine) as life:
         life.run(ask, P)
     change(scaled(whole, "model.layers.1.self_attn.k_proj.weight", 1.5))
