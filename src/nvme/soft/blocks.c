@@ -55,6 +55,15 @@ uint32_t soft_blocks_check(struct soft *s, const struct soft_command *c)
     return opcode == NVME_FLUSH ? NVME_OK : check_transfer(s, c);
 }
 
+uint64_t soft_blocks_end(struct soft *s, const struct soft_command *c)
+{
+    uint32_t opcode = NVME_SQE_OPCODE(c->words[0]);
+    uint64_t bytes = opcode == NVME_FLUSH ? 0 : block_count(c) * s->options.block_bytes;
+
+    return soft_timing_end(&s->options.timing, &s->medium, s->now,
+                           opcode == NVME_READ ? SOFT_READS : SOFT_WRITES, bytes);
+}
+
 uint32_t soft_blocks(struct soft *s, const struct soft_command *c)
 {
     uint32_t opcode = NVME_SQE_OPCODE(c->words[0]);

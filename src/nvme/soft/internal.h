@@ -7,6 +7,7 @@
  *     admin.c     admin commands
  *     blocks.c    reading, writing and flushing blocks
  *     data.c      from PRP entries and SGL descriptors to memory
+ *     timing.c    how long it all takes
  *     rules.c     the names of the rules
  */
 #ifndef TUTTI_NVME_SOFT_INTERNAL_H
@@ -101,6 +102,7 @@ struct soft {
     uint8_t warning; /* of the health log */
     bool event;      /* it is to tell of it */
     uint32_t turn;   /* the queue that is looked at first */
+    struct soft_medium medium;
     pthread_mutex_t map_lock;
     struct soft_mapping mapping[SOFT_MAPPINGS];
     uint32_t mappings;
@@ -143,6 +145,8 @@ uint32_t soft_admin_check(struct soft *s, struct soft_command *c);
 uint32_t soft_admin(struct soft *s, struct soft_command *c);
 uint32_t soft_blocks_check(struct soft *s, const struct soft_command *c);
 uint32_t soft_blocks(struct soft *s, const struct soft_command *c);
+/** When an I/O command that is fetched now ends. */
+uint64_t soft_blocks_end(struct soft *s, const struct soft_command *c);
 
 /* data.c */
 /**

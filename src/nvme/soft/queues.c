@@ -206,7 +206,7 @@ static uint32_t check(struct soft *s, struct soft_command *c)
 /** Misfortune that was asked for, and the command's time. */
 static void doom(struct soft *s, struct soft_command *c)
 {
-    c->due = s->now + (c->sq ? s->options.ways.latency_ns : 0);
+    c->due = c->sq ? soft_blocks_end(s, c) + s->options.ways.latency_ns : s->now;
     for (uint32_t i = 0; i < s->faults; i++) {
         struct soft_fault *f = &s->fault[i];
 
