@@ -62,13 +62,9 @@ def counted(program: str, shape: tuple[int, int], rounds: int) -> tuple[int, int
         said = subprocess.run(
             command, check=True, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
         ).stdout
-        listing = subprocess.run(
-            ["callgrind_annotate", "--inclusive=yes", "--auto=no", "--tree=calling", str(out)]
-            + ["--threshold=100"],
-            check=True,
-            stdout=subprocess.PIPE,
-            text=True,
-        ).stdout
+        show = ["callgrind_annotate", "--inclusive=yes", "--auto=no", "--threshold=100"]
+        command = [*show, "--tree=calling", str(out)]
+        listing = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
     # The tree has a line with a star for each function, behind it those with ">" that it calls.
     engine = number(listing, r"^\s*([\d,]+)\s.*\*\s.*member\.c:run\b")
     drive = number(
