@@ -27,7 +27,7 @@
 #define SOFT_MOST_EVENTS 4u /* event requests that may be out */
 #define SOFT_MOST_ABORTS 4u
 
-/** A fetched command. @done: its completion waits for a place. */
+/** A fetched command. @done: its completion waits for a place. @ghost: it was completed before. */
 struct soft_command {
     uint64_t words[NVME_SQE_WORDS];
     uint64_t due;
@@ -39,6 +39,8 @@ struct soft_command {
     bool held; /* completes when something happens, or never */
     bool torn;
     bool twice;
+    bool ghost;
+    uint64_t twice_ns; /* how long after its completion it is completed again */
     bool foreign;
     struct soft_command *next;
 };

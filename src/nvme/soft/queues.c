@@ -234,6 +234,7 @@ static void doom(struct soft *s, struct soft_command *c)
         case SOFT_TWICE:
         case SOFT_FOREIGN:
             c->twice = f->kind == SOFT_TWICE;
+            c->twice_ns = f->delay_ns;
             c->foreign = f->kind == SOFT_FOREIGN;
             break;
         case SOFT_DEAD:
@@ -333,11 +334,16 @@ static void begin_entry(struct soft *s, struct soft_cq *q, struct soft_command *
                  (uint64_t)c->status << 49;
     q->written = 0;
     q->posting = true;
+    if (!c->ghost)
+        set_id(&s->sq[c->sq], id, false);
     if (c->twice) {
         c->twice = false;
+        c->ghost = true;
+        c->checked = true; /* it says once more what it said */
+        c->done = false;
+        c->due = s->now + c->twice_ns;
         return;
     }
-    set_id(&s->sq[c->sq], id, false);
     *at = c->next;
     c->next = s->unused;
     s->unused = c;

@@ -81,7 +81,7 @@ enum soft_fault_kind {
     SOFT_STATUS,  /* it completes with @status, nothing moved */
     SOFT_LOST,    /* done, and never completed */
     SOFT_LATE,    /* completed @delay_ns later; it moves its data then */
-    SOFT_TWICE,   /* completed twice */
+    SOFT_TWICE,   /* completed twice, @delay_ns apart: by then another may have its identifier */
     SOFT_FOREIGN, /* completed under an identifier that is not out */
     SOFT_TORN,    /* half of the data is moved, and it reports success */
     SOFT_DEAD     /* from here on nothing is fetched, completed or answered: a broken drive */
