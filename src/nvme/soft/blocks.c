@@ -52,7 +52,14 @@ uint32_t soft_blocks_check(struct soft *s, const struct soft_command *c)
     }
     if (opcode == NVME_WRITE && s->options.read_only)
         return NVME_NAMESPACE_READ_ONLY;
-    return opcode == NVME_FLUSH ? NVME_OK : check_transfer(s, c);
+    if (opcode != NVME_FLUSH)
+        return check_transfer(s, c);
+    for (uint32_t i = 3; i < NVME_SQE_WORDS; i++)
+        if (c->words[i] != 0) {
+            soft_break(s, SOFT_RESERVED, "a flush with word %u", i);
+            return NVME_INVALID_FIELD;
+        }
+    return NVME_OK;
 }
 
 uint64_t soft_blocks_end(struct soft *s, const struct soft_command *c)

@@ -92,6 +92,14 @@ static void remember_entry(struct soft *s, struct soft_sq *q, uint32_t at)
         q->seen[at * NVME_SQE_WORDS + i] = entry ? nvme_load64(entry + i) : 0;
 }
 
+/** Whether a doorbell announces more entries than there is room beside those that wait. */
+static bool is_too_much(const struct soft_sq *q, uint32_t tail)
+{
+    uint32_t waiting = (q->tail + q->depth - q->head) % q->depth;
+
+    return waiting + (tail + q->depth - q->tail) % q->depth > q->depth - 1;
+}
+
 static bool sq_doorbell(struct soft *s, uint32_t number)
 {
     uint32_t offset = NVME_SQ_DOORBELL(number, s->options.dstrd);
@@ -111,6 +119,12 @@ static bool sq_doorbell(struct soft *s, uint32_t number)
     if (value >= q->depth) {
         soft_break(s, SOFT_DOORBELL_VALUE, "submission queue %u: %u of %u", number, value,
                    q->depth);
+        nvme_write32(s->bar, offset, q->tail);
+        return true;
+    }
+    if (is_too_much(q, value)) {
+        soft_break(s, SOFT_QUEUE_FULL, "submission queue %u: %u, and %u to %u of %u wait", number,
+                   value, q->head, q->tail, q->depth);
         nvme_write32(s->bar, offset, q->tail);
         return true;
     }
