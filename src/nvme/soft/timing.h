@@ -74,11 +74,12 @@ struct soft_costs {
 };
 
 /**
- * What such a thread is charged here. The doorbell is an assumption: a write to a register leaves
- * the core uncached, and a fence stands before it. As a whole they are no less than what others
- * measured: SPDK's thread pays 96 ns a command of 4 KiB, with doorbells once for many
- * (10.39 M commands/s, https://spdk.io/news/2019/05/06/nvme/). Entry and completion: engine "nvme"
- * whole, as bench/nvme measures it. The checksum: XXH3, 0.055 CPU-s per GiB of cold memory.
+ * What such a thread is charged here. The doorbell is an assumption, that no machine at hand can
+ * test: a write to a register leaves the core uncached, and a fence stands before it. Entry and
+ * completion: together more than engine "nvme" takes for all of a command of 4 KiB (median 197 ns,
+ * bench/results/nvme-2026-11-26.json), and SPDK (96 ns, doorbells included, where one thread does
+ * 10.39 M commands/s, https://spdk.io/news/2019/05/06/nvme/), for the completion was written by the
+ * drive and is in no near cache. The checksum: XXH3, 0.055 CPU-s per GiB of cold memory.
  */
 #define SOFT_COSTS                                                                                 \
     ((struct soft_costs){                                                                          \
