@@ -36,17 +36,12 @@ void fence_open_again(struct member *m)
     pthread_mutex_unlock(&m->lock);
 }
 
-void fence_note(struct member *m, enum health_event event)
+/** Apart, since its sentences take room that no good command is to pay for. */
+static void close_for(struct member *m, enum health_event event, const char *why)
 {
     char reason[sizeof(m->fence_reason)];
     char last[sizeof(m->io_error.message)] = "";
-    const char *why;
 
-    if (event != HEALTH_GOOD) /* or what was counted before would close it again at once */
-        fence_open_again(m);
-    why = health_note(&m->health, event, m->now);
-    if (!why || fence_closed(m))
-        return;
     if (event == HEALTH_ERROR) {
         pthread_mutex_lock(&m->lock);
         memcpy(last, m->io_error.message, sizeof(last));
@@ -54,6 +49,17 @@ void fence_note(struct member *m, enum health_event event)
     }
     snprintf(reason, sizeof(reason), "%s%s%.400s", why, last[0] ? "; the last: " : "", last);
     close_gate(m, reason);
+}
+
+void fence_note(struct member *m, enum health_event event)
+{
+    const char *why;
+
+    if (event != HEALTH_GOOD) /* or what was counted before would close it again at once */
+        fence_open_again(m);
+    why = health_note(&m->health, event, m->now);
+    if (why && !fence_closed(m))
+        close_for(m, event, why);
 }
 
 void fence_look_for_late(struct member *m)

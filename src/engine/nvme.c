@@ -20,7 +20,7 @@
 #include "nvme/drive.h"
 
 #define QUEUE_DEPTH 1024u
-#define LISTS 256u /* 1 MiB of PRP or SGL lists, whatever the size of the KV cache */
+#define LISTS 240u /* with the pool's 16: 1 MiB of lists, whatever the size of the KV cache */
 #define LOOK_NS UINT64_C(30000)
 #define FIRST_SLEEP_NS UINT64_C(20000)
 #define LONGEST_SLEEP_NS UINT64_C(1000000)

@@ -19,6 +19,7 @@
 
 #define WHOLE_BYTES ((size_t)1 << 20)
 #define WHOLE_DEPTH 64u
+#define WHOLE_LISTS 16u /* with the engine's 240: 1 MiB a drive */
 #define ADMIN_NS UINT64_C(5000000000)
 
 static pthread_mutex_t registry_lock = PTHREAD_MUTEX_INITIALIZER;
@@ -287,7 +288,7 @@ static int bring_up(struct nvme_drive *d, uint32_t nsid, struct tutti_error *err
     if (rc < 0)
         return rc;
     nvme_facts(d->controller, &d->facts);
-    rc = open_lane(d, 1, WHOLE_DEPTH, WHOLE_DEPTH, &d->lane[0], err);
+    rc = open_lane(d, 1, WHOLE_DEPTH, WHOLE_LISTS, &d->lane[0], err);
     if (rc == 0)
         rc = nvme_drive_reach(d, d->lane[0], d->buffer, WHOLE_BYTES, err);
     if (rc == 0)

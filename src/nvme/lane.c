@@ -168,7 +168,13 @@ static void hand_over(struct nvme_lane *lane)
         t->queued = false;
         end_if_over(lane, t);
     }
-    nvme_queue_ring(&lane->queue);
+}
+
+/** After each look, whether anything is issued or not: some may be held back. */
+static void ring(struct nvme_lane *lane)
+{
+    nvme_queue_ring_at_depth(&lane->queue);
+    nvme_queue_ring_completed_at_depth(&lane->queue);
 }
 
 static void take_piece(struct nvme_lane *lane, uint32_t id, int error, uint32_t status)
@@ -192,7 +198,6 @@ static void take_completions(struct nvme_lane *lane)
 
     while ((rc = nvme_queue_poll(&lane->queue, &done)) == 1)
         take_piece(lane, done.id, nvme_status_errno(done.status), done.status);
-    nvme_queue_ring_completed(&lane->queue);
     if (rc < 0)
         lane->broken = rc;
 }
@@ -234,6 +239,7 @@ uint32_t nvme_lane_collect(struct nvme_lane *lane, struct nvme_transfer **ended,
         take_completions(lane);
         if (!lane->draining)
             hand_over(lane);
+        ring(lane);
     }
     while (n < most && lane->ended.first)
         ended[n++] = pop(&lane->ended);

@@ -22,6 +22,8 @@
 #include "nvme/access.h"
 #include "nvme/spec.h"
 
+#define NVME_QUEUE_BATCH 8u /* commands a doorbell, at depth */
+
 /**
  * struct nvme_queue - the owner's alone, but for the entries
  * @sq: @depth x 8 words; written here, read by the controller
@@ -32,6 +34,7 @@
  * @phase: of a new entry at @head, 1 in the first round
  * @free_id, @free: a stack of identifiers, 0 to @depth - 2
  * @out: per identifier, whether it is out
+ * @taken: completions since the controller was told of commands last
  * @sq_doorbells, @cq_doorbells: how often each was rung
  */
 struct nvme_queue {
@@ -48,6 +51,7 @@ struct nvme_queue {
     uint32_t acknowledged;
     uint32_t phase;
     uint32_t free;
+    uint32_t taken;
     uint16_t *free_id;
     uint8_t *out;
     uint64_t sq_doorbells;
@@ -104,7 +108,26 @@ TUTTI_INLINE void nvme_queue_ring(struct nvme_queue *q)
     nvme_fence_before_doorbell(); /* with the controller's fetch: entries before the doorbell */
     nvme_write32(q->bar, q->sq_doorbell, q->tail);
     q->rung = q->tail;
+    q->taken = 0;
     q->sq_doorbells++;
+}
+
+/**
+ * nvme_queue_ring_at_depth() - the same, where it pays now
+ *
+ * A doorbell is a write that no cache takes, and a fetch for the controller. While that has eight
+ * times as many commands as it was not told of, or more, it is told of eight at once, and after
+ * nine completions at the latest; what it has little else beside is told of at once. For owners who
+ * call this after each look: what is held back waits for completions, and there are some to come.
+ */
+TUTTI_INLINE void nvme_queue_ring_at_depth(struct nvme_queue *q)
+{
+    uint32_t untold = q->tail >= q->rung ? q->tail - q->rung : q->tail + q->depth - q->rung;
+    uint32_t told = nvme_queue_out(q) - untold;
+
+    if (untold >= NVME_QUEUE_BATCH || q->taken > NVME_QUEUE_BATCH ||
+        told < NVME_QUEUE_BATCH * untold)
+        nvme_queue_ring(q);
 }
 
 /**
@@ -128,6 +151,7 @@ TUTTI_INLINE int nvme_queue_poll(struct nvme_queue *q, struct nvme_done *done)
         return -EPROTO;
     q->out[done->id] = 0;
     q->free_id[q->free++] = (uint16_t)done->id;
+    q->taken++;
     q->head = q->head + 1 == q->depth ? 0 : q->head + 1;
     q->phase ^= q->head == 0;
     return 1;
@@ -141,6 +165,17 @@ TUTTI_INLINE void nvme_queue_ring_completed(struct nvme_queue *q)
     nvme_write32(q->bar, q->cq_doorbell, q->head); /* a release: the entries were read before */
     q->acknowledged = q->head;
     q->cq_doorbells++;
+}
+
+/** The same for eight at once; sooner where the controller could miss a place, or has none out. */
+TUTTI_INLINE void nvme_queue_ring_completed_at_depth(struct nvme_queue *q)
+{
+    uint32_t kept = q->head >= q->acknowledged ? q->head - q->acknowledged
+                                               : q->head + q->depth - q->acknowledged;
+    uint32_t out = nvme_queue_out(q);
+
+    if (kept >= NVME_QUEUE_BATCH || out == 0 || kept + out >= q->depth - 1)
+        nvme_queue_ring_completed(q);
 }
 
 #endif

@@ -52,7 +52,23 @@ uint32_t soft_blocks_check(struct soft *s, const struct soft_command *c)
     }
     if (opcode == NVME_WRITE && s->options.read_only)
         return NVME_NAMESPACE_READ_ONLY;
-    return opcode == NVME_FLUSH ? NVME_OK : check_transfer(s, c);
+    if (opcode != NVME_FLUSH)
+        return check_transfer(s, c);
+    for (uint32_t i = 3; i < NVME_SQE_WORDS; i++)
+        if (c->words[i] != 0) {
+            soft_break(s, SOFT_RESERVED, "a flush with word %u", i);
+            return NVME_INVALID_FIELD;
+        }
+    return NVME_OK;
+}
+
+uint64_t soft_blocks_end(struct soft *s, const struct soft_command *c)
+{
+    uint32_t opcode = NVME_SQE_OPCODE(c->words[0]);
+    uint64_t bytes = opcode == NVME_FLUSH ? 0 : block_count(c) * s->options.block_bytes;
+
+    return soft_timing_end(&s->options.timing, &s->medium, s->now,
+                           opcode == NVME_READ ? SOFT_READS : SOFT_WRITES, bytes);
 }
 
 uint32_t soft_blocks(struct soft *s, const struct soft_command *c)

@@ -7,6 +7,7 @@
  *     admin.c     admin commands
  *     blocks.c    reading, writing and flushing blocks
  *     data.c      from PRP entries and SGL descriptors to memory
+ *     timing.c    how long it all takes
  *     rules.c     the names of the rules
  */
 #ifndef TUTTI_NVME_SOFT_INTERNAL_H
@@ -26,7 +27,7 @@
 #define SOFT_MOST_EVENTS 4u /* event requests that may be out */
 #define SOFT_MOST_ABORTS 4u
 
-/** A fetched command. @done: its completion waits for a place. */
+/** A fetched command. @done: its completion waits for a place. @ghost: it was completed before. */
 struct soft_command {
     uint64_t words[NVME_SQE_WORDS];
     uint64_t due;
@@ -38,6 +39,8 @@ struct soft_command {
     bool held; /* completes when something happens, or never */
     bool torn;
     bool twice;
+    bool ghost;
+    uint64_t twice_ns; /* how long after its completion it is completed again */
     bool foreign;
     struct soft_command *next;
 };
@@ -101,6 +104,7 @@ struct soft {
     uint8_t warning; /* of the health log */
     bool event;      /* it is to tell of it */
     uint32_t turn;   /* the queue that is looked at first */
+    struct soft_medium medium;
     pthread_mutex_t map_lock;
     struct soft_mapping mapping[SOFT_MAPPINGS];
     uint32_t mappings;
@@ -143,6 +147,8 @@ uint32_t soft_admin_check(struct soft *s, struct soft_command *c);
 uint32_t soft_admin(struct soft *s, struct soft_command *c);
 uint32_t soft_blocks_check(struct soft *s, const struct soft_command *c);
 uint32_t soft_blocks(struct soft *s, const struct soft_command *c);
+/** When an I/O command that is fetched now ends. */
+uint64_t soft_blocks_end(struct soft *s, const struct soft_command *c);
 
 /* data.c */
 /**

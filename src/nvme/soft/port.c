@@ -76,9 +76,9 @@ struct soft *soft_port_soft(const struct nvme_port *port)
 /** Fill in the options that stand behind the first comma. Return: 0, or -EINVAL. */
 static int read_options(char *text, struct soft_options *o)
 {
-    enum { LBA, SGLS, MDTS, DEPTH, QUEUES, ABORTS, READY, KINDS };
-    char *const names[KINDS + 1] = {"lba",    "sgls",   "mdts",  "depth",
-                                    "queues", "aborts", "ready", NULL};
+    enum { LBA, SGLS, MDTS, DEPTH, QUEUES, ABORTS, READY, TIMING, KINDS };
+    char *const names[KINDS + 1] = {"lba",    "sgls",  "mdts",   "depth", "queues",
+                                    "aborts", "ready", "timing", NULL};
     char *value, *end;
 
     while (text && *text) {
@@ -92,6 +92,10 @@ static int read_options(char *text, struct soft_options *o)
             return -EINVAL;
         if (kind == ABORTS) {
             o->ways.no_aborts = number == 0;
+            continue;
+        }
+        if (kind == TIMING) {
+            o->timing = number ? SOFT_PCIE5 : (struct soft_timing){0};
             continue;
         }
         *(kind == LBA     ? &o->block_bytes
@@ -140,9 +144,8 @@ static int begin(struct soft_port *p, char *what, struct tutti_error *err)
     if (read_options(options, &o) < 0)
         return tutti_error_set(
             err, -EINVAL,
-            "soft:%s: its options are lba=, sgls=, mdts=, depth=, queues=, aborts= "
-            "and ready=, "
-            "each a number",
+            "soft:%s: its options are lba=, sgls=, mdts=, depth=, queues=, aborts=, ready= and "
+            "timing=, each a number",
             what);
     rc = open_file(p, what, err);
     if (rc < 0)

@@ -92,6 +92,14 @@ static void remember_entry(struct soft *s, struct soft_sq *q, uint32_t at)
         q->seen[at * NVME_SQE_WORDS + i] = entry ? nvme_load64(entry + i) : 0;
 }
 
+/** Whether a doorbell announces more entries than there is room beside those that wait. */
+static bool is_too_much(const struct soft_sq *q, uint32_t tail)
+{
+    uint32_t waiting = (q->tail + q->depth - q->head) % q->depth;
+
+    return waiting + (tail + q->depth - q->tail) % q->depth > q->depth - 1;
+}
+
 static bool sq_doorbell(struct soft *s, uint32_t number)
 {
     uint32_t offset = NVME_SQ_DOORBELL(number, s->options.dstrd);
@@ -111,6 +119,12 @@ static bool sq_doorbell(struct soft *s, uint32_t number)
     if (value >= q->depth) {
         soft_break(s, SOFT_DOORBELL_VALUE, "submission queue %u: %u of %u", number, value,
                    q->depth);
+        nvme_write32(s->bar, offset, q->tail);
+        return true;
+    }
+    if (is_too_much(q, value)) {
+        soft_break(s, SOFT_QUEUE_FULL, "submission queue %u: %u, and %u to %u of %u wait", number,
+                   value, q->head, q->tail, q->depth);
         nvme_write32(s->bar, offset, q->tail);
         return true;
     }
@@ -206,7 +220,7 @@ static uint32_t check(struct soft *s, struct soft_command *c)
 /** Misfortune that was asked for, and the command's time. */
 static void doom(struct soft *s, struct soft_command *c)
 {
-    c->due = s->now + (c->sq ? s->options.ways.latency_ns : 0);
+    c->due = c->sq ? soft_blocks_end(s, c) + s->options.ways.latency_ns : s->now;
     for (uint32_t i = 0; i < s->faults; i++) {
         struct soft_fault *f = &s->fault[i];
 
@@ -234,6 +248,7 @@ static void doom(struct soft *s, struct soft_command *c)
         case SOFT_TWICE:
         case SOFT_FOREIGN:
             c->twice = f->kind == SOFT_TWICE;
+            c->twice_ns = f->delay_ns;
             c->foreign = f->kind == SOFT_FOREIGN;
             break;
         case SOFT_DEAD:
@@ -333,11 +348,16 @@ static void begin_entry(struct soft *s, struct soft_cq *q, struct soft_command *
                  (uint64_t)c->status << 49;
     q->written = 0;
     q->posting = true;
+    if (!c->ghost)
+        set_id(&s->sq[c->sq], id, false);
     if (c->twice) {
         c->twice = false;
+        c->ghost = true;
+        c->checked = true; /* it says once more what it said */
+        c->done = false;
+        c->due = s->now + c->twice_ns;
         return;
     }
-    set_id(&s->sq[c->sq], id, false);
     *at = c->next;
     c->next = s->unused;
     s->unused = c;

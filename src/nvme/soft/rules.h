@@ -4,7 +4,8 @@
  *
  * A list of lines, so that the enumeration, the names and the table of mutants
  * in the tests are one. "QEMU" says whether QEMU's controller (7.2) refuses the
- * same; the others only this controller shows.
+ * same; the others only this controller shows. docs/nvme-rules.md is this list as a table; a test
+ * compares them.
  */
 #ifndef TUTTI_NVME_SOFT_RULES_H
 #define TUTTI_NVME_SOFT_RULES_H
@@ -21,6 +22,7 @@
     RULE(DISABLED_EARLY, "CC.EN is cleared only while CSTS.RDY is 1", "Base 3.1.3.5", false)       \
     /* doorbells */                                                                                \
     RULE(DOORBELL_VALUE, "a doorbell's value is below its queue's depth", "PCIe 3.1.2.1", false)   \
+    RULE(QUEUE_FULL, "no more entries are announced than there is room", "Base 3.3.1.5", false)    \
     RULE(DOORBELL_NOWHERE, "a doorbell belongs to a queue", "PCIe 3.1.2.1", false)                 \
     RULE(HEAD_BEYOND_TAIL, "only posted completions are acknowledged", "PCIe 3.1.2.2", false)      \
     RULE(ENTRY_CHANGED, "an entry stays as it is until it is fetched", "Base 3.3.1.2", false)      \

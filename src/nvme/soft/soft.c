@@ -184,6 +184,16 @@ bool soft_step(struct soft *s, uint64_t now)
     return soft_post(s) || busy;
 }
 
+uint64_t soft_next(const struct soft *s)
+{
+    uint64_t next = UINT64_MAX;
+
+    for (const struct soft_command *c = s->out; c; c = c->next)
+        if (!c->done && !c->held && c->due < next)
+            next = c->due;
+    return next;
+}
+
 uint32_t soft_under_way(const struct soft *s)
 {
     return s->under_way;

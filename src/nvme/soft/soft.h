@@ -21,6 +21,7 @@
 #include <stdint.h>
 
 #include "nvme/soft/rules.h"
+#include "nvme/soft/timing.h"
 #include "tutti/error.h"
 
 struct soft;
@@ -49,6 +50,7 @@ struct soft_ways {
  * @write_cache: a volatile one is there; see soft_power_loss()
  * @read_only: the namespace is write protected
  * @enable_ns: from CC.EN to CSTS.RDY, both ways
+ * @timing: of reads, writes and flushes; timing.h. Zero: they take no time
  * @ready_in: within how many times 500 ms it says that it is ready, less 1: CAP.TO, 0 to 255
  */
 struct soft_options {
@@ -65,6 +67,7 @@ struct soft_options {
     bool read_only;
     uint64_t enable_ns;
     uint32_t ready_in;
+    struct soft_timing timing;
     struct soft_ways ways;
 };
 
@@ -78,7 +81,7 @@ enum soft_fault_kind {
     SOFT_STATUS,  /* it completes with @status, nothing moved */
     SOFT_LOST,    /* done, and never completed */
     SOFT_LATE,    /* completed @delay_ns later; it moves its data then */
-    SOFT_TWICE,   /* completed twice */
+    SOFT_TWICE,   /* completed twice, @delay_ns apart: by then another may have its identifier */
     SOFT_FOREIGN, /* completed under an identifier that is not out */
     SOFT_TORN,    /* half of the data is moved, and it reports success */
     SOFT_DEAD     /* from here on nothing is fetched, completed or answered: a broken drive */
@@ -110,6 +113,9 @@ int soft_unmap(struct soft *soft, uint64_t address);
 
 /** Do what there is to do at @now (ns). Return: whether it did anything. */
 bool soft_step(struct soft *soft, uint64_t now);
+/** When the next of what is under way ends, UINT64_MAX where nothing does: till then no step is due
+ * but for what a driver does. */
+uint64_t soft_next(const struct soft *soft);
 /** Commands that were fetched and not completed. */
 uint32_t soft_under_way(const struct soft *soft);
 
