@@ -131,7 +131,7 @@ struct launcher_type {
     void (*close)(struct launcher *l);
 };
 
-extern const struct launcher_type launcher_lanes; /* src/device/lanes/ */
+extern const struct launcher_type launcher_lanes; /* tests/lanes/, a test double */
 extern const struct launcher_type launcher_cuda;  /* src/device/cuda.c */
 
 #endif
