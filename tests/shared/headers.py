@@ -27,6 +27,7 @@ COMPILERS = [
     ["clang++", "-std=c++17", "-xc++"],
 ]
 NVCC = ["nvcc", "-std=c++17", "-arch=sm_90", "-c", "-x", "cu", "-Werror", "all-warnings"]
+KERNEL = ["nvcc", "-std=c++17", "-cubin", "-x", "cu", "-Werror", "all-warnings"]
 
 
 def listed() -> list[str]:
@@ -93,6 +94,10 @@ def main() -> int:
         print("nvcc is not here: not tested with it")
     else:
         good = compiles(NVCC, unit(headers, True), "nvcc, both passes") and good
+        for kernel in sorted((ROOT / "src/device/kernels").glob("*.cu")):
+            for arch in ("sm_80", "sm_90"):
+                command = [*KERNEL, f"-arch={arch}"]
+                good = compiles(command, kernel.read_text(), f"nvcc {arch} {kernel.name}") and good
     return 0 if good else 1
 
 
