@@ -101,10 +101,6 @@ static void *stack_new(void)
 
 static void stack_free(void *stack)
 {
-#ifdef ASAN
-    /* A lane that was left in the middle left its frames marked. */
-    __asan_unpoison_memory_region((char *)stack + GUARD_BYTES, STACK_BYTES - GUARD_BYTES);
-#endif
     pthread_mutex_lock(&spare_lock);
     if (spares < sizeof(spare) / sizeof(spare[0])) {
         spare[spares++] = stack;
@@ -141,6 +137,10 @@ void fiber_free(struct fiber *f)
 
 void fiber_start(struct fiber *f, void (*function)(void))
 {
+#ifdef ASAN
+    /* A lane that was left in the middle left its frames marked. */
+    __asan_unpoison_memory_region((char *)f->stack + GUARD_BYTES, f->bytes - GUARD_BYTES);
+#endif
 #if defined(__x86_64__)
     uintptr_t *top = (uintptr_t *)(void *)((char *)f->stack + f->bytes);
 

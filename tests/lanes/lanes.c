@@ -49,6 +49,7 @@ struct warp {
 };
 
 struct machine {
+    uint32_t warps;
     struct lanes_options options;
     void (*kernel)(const uint64_t *word);
     const uint64_t *word;
@@ -103,10 +104,18 @@ static void step_aside(void)
 
 /* Buffers. */
 
+/** Enough from the start on: an engine's test counts what is allocated later. */
+static bool room(struct buffer *b)
+{
+    b->room = 4096;
+    b->store = malloc(b->room * sizeof(*b->store));
+    return b->store;
+}
+
 static void put(struct buffer *b, struct store s)
 {
     if (b->count == b->room) {
-        b->room = b->room ? 2 * b->room : 64;
+        b->room *= 2;
         b->store = realloc(b->store, b->room * sizeof(s));
         if (!b->store)
             abort();
@@ -379,9 +388,11 @@ static void run_machine(struct machine *m)
     }
 }
 
-static void machine_free(struct machine *m)
+void lanes_machine_free(struct machine *m)
 {
-    for (uint32_t w = 0; m->warp && w < m->options.warps; w++) {
+    if (!m)
+        return;
+    for (uint32_t w = 0; m->warp && w < m->warps; w++) {
         free(m->warp[w].buffer.store);
         for (uint32_t i = 0; i < LANES; i++) {
             fiber_free(&m->warp[w].lane[i].fiber);
@@ -394,54 +405,77 @@ static void machine_free(struct machine *m)
     free(m);
 }
 
-static int machine_new(struct machine *m)
+struct machine *lanes_machine_new(uint32_t warps)
 {
-    uint32_t warps = m->options.warps;
+    struct machine *m = calloc(1, sizeof(*m));
+    bool whole;
 
-    fiber_here(&m->outside);
-    m->random = m->options.seed * UINT64_C(0x9e3779b97f4a7c15) + 1;
+    if (!m)
+        return NULL;
+    m->warps = warps;
     m->warp = calloc(warps, sizeof(*m->warp));
     m->ready = calloc((size_t)warps * LANES, sizeof(*m->ready));
-    if (!m->warp || !m->ready)
-        return -ENOMEM;
-    for (uint32_t w = 0; w < warps; w++)
+    whole = m->warp && m->ready;
+    for (uint32_t w = 0; whole && w < warps; w++) {
+        whole = room(&m->warp[w].buffer);
+        for (uint32_t i = 0; whole && i < LANES; i++)
+            whole = fiber_new(&m->warp[w].lane[i].fiber) == 0 && room(&m->warp[w].lane[i].buffer);
+    }
+    if (whole)
+        return m;
+    lanes_machine_free(m);
+    return NULL;
+}
+
+/** All lanes at the beginning of the kernel. */
+static void set_up(struct machine *m)
+{
+    fiber_here(&m->outside);
+    m->random = m->options.seed * UINT64_C(0x9e3779b97f4a7c15) + 1;
+    m->fault = 0;
+    m->ready_count = 0;
+    m->left = m->warps * LANES;
+    memset(&m->counters, 0, sizeof(m->counters));
+    for (uint32_t w = 0; w < m->warps; w++) {
+        m->warp[w].buffer.count = 0;
         for (uint32_t i = 0; i < LANES; i++) {
-            if (fiber_new(&m->warp[w].lane[i].fiber) < 0)
-                return -ENOMEM;
+            m->warp[w].lane[i].buffer.count = 0;
             fiber_start(&m->warp[w].lane[i].fiber, begin);
             make_ready(m, w, i);
         }
-    m->left = warps * LANES;
-    return 0;
+    }
+}
+
+int lanes_run_on(struct machine *m, const struct lanes_options *options,
+                 void (*kernel)(const uint64_t *word), const uint64_t *word,
+                 struct lanes_counters *counters, struct tutti_error *err)
+{
+    m->options = *options;
+    m->kernel = kernel;
+    m->word = word;
+    machine = m;
+    set_up(m);
+    run_machine(m);
+    for (uint32_t w = 0; w < m->warps && !m->fault; w++)
+        publish(&m->warp[w].buffer);
+    fiber_gone(&m->outside);
+    machine = NULL;
+    if (m->fault && err)
+        *err = m->error;
+    if (counters)
+        *counters = m->counters;
+    return m->fault;
 }
 
 int lanes_run(const struct lanes_options *options, void (*kernel)(const uint64_t *word),
               const uint64_t *word, struct lanes_counters *counters, struct tutti_error *err)
 {
-    struct machine *m = calloc(1, sizeof(*m));
-    struct machine *before = machine;
+    struct machine *m = lanes_machine_new(options->warps);
     int rc;
 
     if (!m)
-        return tutti_error_set(err, -ENOMEM, "no memory for lanes");
-    m->options = *options;
-    m->kernel = kernel;
-    m->word = word;
-    rc = machine_new(m);
-    if (rc < 0) {
-        tutti_error_set(err, rc, "no memory for %u warps of lanes", options->warps);
-    } else {
-        machine = m;
-        run_machine(m);
-        for (uint32_t w = 0; w < options->warps && !m->fault; w++)
-            publish(&m->warp[w].buffer);
-        machine = before;
-        rc = m->fault;
-        if (rc < 0 && err)
-            *err = m->error;
-    }
-    if (counters)
-        *counters = m->counters;
-    machine_free(m);
+        return tutti_error_set(err, -ENOMEM, "no memory for %u warps of lanes", options->warps);
+    rc = lanes_run_on(m, options, kernel, word, counters, err);
+    lanes_machine_free(m);
     return rc;
 }

@@ -58,6 +58,13 @@ struct lanes_counters {
 int lanes_run(const struct lanes_options *options, void (*kernel)(const uint64_t *word),
               const uint64_t *word, struct lanes_counters *counters, struct tutti_error *err);
 
+/** The same on lanes that are there already, @options->warps of them: nothing is allocated. */
+struct machine *lanes_machine_new(uint32_t warps);
+void lanes_machine_free(struct machine *machine);
+int lanes_run_on(struct machine *machine, const struct lanes_options *options,
+                 void (*kernel)(const uint64_t *word), const uint64_t *word,
+                 struct lanes_counters *counters, struct tutti_error *err);
+
 /** A kernel that launcher_lanes knows: tests/lanes/kernels.c has the table. */
 struct lanes_kernel {
     const char *name;

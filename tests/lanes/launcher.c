@@ -23,6 +23,7 @@
 struct lanes_launcher {
     struct launcher base;
     uint64_t seed;
+    struct machine *one_warp; /* what engine "gpu" launches; the thread's */
     pthread_t thread;
     pthread_mutex_t lock;
     pthread_cond_t changed;
@@ -51,7 +52,8 @@ static void run_one(struct lanes_launcher *l, const struct launch *what, uint64_
     const struct lanes_options o = {
         .seed = l->seed + number, .warps = what->warps, .world = give_way};
     struct tutti_error err = {0};
-    int rc = lanes_run(&o, k->function, what->word, NULL, &err);
+    int rc = what->warps == 1 ? lanes_run_on(l->one_warp, &o, k->function, what->word, NULL, &err)
+                              : lanes_run(&o, k->function, what->word, NULL, &err);
 
     pthread_mutex_lock(&l->lock);
     if (rc < 0 && l->fault == 0) {
@@ -95,6 +97,11 @@ static int lanes_open(const struct launch_options *o, struct launcher **out,
 
     if (!l)
         return tutti_error_set(err, -ENOMEM, "host lanes: no memory");
+    l->one_warp = lanes_machine_new(1);
+    if (!l->one_warp) {
+        free(l);
+        return tutti_error_set(err, -ENOMEM, "host lanes: no memory");
+    }
     l->base.type = &launcher_lanes;
     l->seed = o->seed * 1000003;
     snprintf(l->base.granted, sizeof(l->base.granted),
@@ -106,6 +113,7 @@ static int lanes_open(const struct launch_options *o, struct launcher **out,
     pthread_condattr_destroy(&monotonic);
     rc = tutti_thread_start(&l->thread, stream, l);
     if (rc < 0) {
+        lanes_machine_free(l->one_warp);
         free(l);
         return tutti_error_set(err, rc, "host lanes: no thread: %s", strerror(-rc));
     }
@@ -222,6 +230,7 @@ static void lanes_close(struct launcher *base)
     pthread_join(l->thread, NULL);
     pthread_mutex_destroy(&l->lock);
     pthread_cond_destroy(&l->changed);
+    lanes_machine_free(l->one_warp);
     free(l);
 }
 

@@ -188,7 +188,8 @@ struct io_warp {
     uint32_t out;
     uint64_t rounds;
     uint64_t commands;
-    uint64_t hashed; /* bytes */
+    uint64_t hashed;              /* bytes */
+    uint32_t issued[IO_MOST_IDS]; /* how often each identifier was used; its lane's */
     struct io_lane lane[IO_LANES];
 };
 
@@ -197,11 +198,13 @@ struct io_warp {
  * @warp: struct io_warp, one a warp of the launch
  * @bound_ns: a launch ends then, whatever is out
  * @patience_ns: and after so long without any progress
+ * @drains: nothing more is issued
  */
 struct io_launch {
     uint64_t warp;
     uint64_t bound_ns;
     uint64_t patience_ns;
+    uint64_t drains;
 };
 
 TUTTI_INLINE struct io_entry *io_entry_of(struct io_ring *ring, uint32_t number)

@@ -228,6 +228,7 @@ TUTTI_KERNEL bool io_build(struct io_run *r, uint64_t sqe[NVME_SQE_WORDS], uint3
     l->at += (uint64_t)bytes;
     l->left -= (uint64_t)bytes;
     l->commands++;
+    r->warp->issued[k]++;
     return true;
 }
 
@@ -474,14 +475,18 @@ TUTTI_KERNEL void io_kernel(uint64_t word)
         uint64_t now;
 
         io_see(&run);
-        some = io_assign(&run);
-        some = io_issue(&run) || some;
+        some = false;
+        if (!launch->drains) {
+            some = io_assign(&run);
+            some = io_issue(&run) || some;
+        }
         some = io_poll(&run) || some;
         if (!run.broken)
             some = io_land(&run) || some;
         io_advance(&run);
         rounds++;
-        active = warp_ballot(WARP_ALL, run.mine->active) != 0;
+        /* Draining, what is out counts alone. */
+        active = warp_ballot(WARP_ALL, launch->drains ? run.mine->out != 0 : run.mine->active) != 0;
         if (!active && !some)
             break;
         now = io_now();
