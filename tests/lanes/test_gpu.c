@@ -241,7 +241,9 @@ static void a_launcher_that_fails_ends_all(void **state)
         begin(&f, "");
         assert_int_equal(round_of(&f, TUTTI_WRITE), 0);
         fails_at = 0;
-        (void)round_of(&f, TUTTI_READ);
+        /* A launch that is under way may still do a round, or two. */
+        for (uint32_t round = 0; round_of(&f, TUTTI_READ) < COMMANDS; round++)
+            assert_true(round < 5);
         assert_int_equal(round_of(&f, TUTTI_READ), COMMANDS);
         finish(&f);
         nvme_drive_close(f.s.drive);
