@@ -104,12 +104,13 @@ static inline void io_rig_post(struct io_rig *r, uint32_t w)
     io_release(&r->ring[w].tail, io_load(&r->ring[w].tail) + 1);
 }
 
-/** One launch. Return: 0, or -EPROTO where lanes did what they may not. */
-static inline int io_rig_run(struct io_rig *r, uint64_t seed)
+/** One launch, @world beside it (@r is its argument). Return: 0, or -EPROTO where lanes did what
+ * they may not. */
+static inline int io_rig_run(struct io_rig *r, uint64_t seed, void (*world)(void *))
 {
     const struct lanes_options o = {.seed = seed,
                                     .warps = r->warps,
-                                    .world = io_rig_world,
+                                    .world = world,
                                     .clock = io_rig_clock,
                                     .self = r,
                                     .most_steps = 40 * 1000 * 1000};

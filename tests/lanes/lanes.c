@@ -16,6 +16,8 @@
 #include "lanes/fiber.h"
 #include "lanes/side.h"
 
+#define ANY_ORDER 512u
+
 enum doing { GOES, SYNCS, VOTES, SHUFFLES, ENDED };
 
 static const char *const doing_name[] = {"runs", "warp_sync()", "warp_ballot()", "warp_shuffle64()",
@@ -131,8 +133,31 @@ static void to_memory(const struct store *s)
         __atomic_store_n((uint32_t *)s->at, (uint32_t)s->value, __ATOMIC_RELEASE);
 }
 
+/** Nothing orders the stores of one buffer but that two to one word stay in turn. */
+static uint32_t any_of(const struct buffer *b)
+{
+    uint32_t chosen = (uint32_t)(draw(machine) >> 16) % b->count;
+
+    for (uint32_t i = 0; i < chosen; i++)
+        if (b->store[i].at == b->store[chosen].at)
+            return i;
+    return chosen;
+}
+
+/** To memory, in an order of the seed's, while the others look; many go as they came. */
 static void publish(struct buffer *b)
 {
+    const struct lanes_options *o = &machine->options;
+
+    while (b->count > 0 && b->count <= ANY_ORDER) {
+        uint32_t i = any_of(b);
+
+        to_memory(&b->store[i]);
+        b->count--;
+        memmove(&b->store[i], &b->store[i + 1], (b->count - i) * sizeof(*b->store));
+        if (o->world && draw(machine) % 4 == 0)
+            o->world(o->self);
+    }
     for (uint32_t i = 0; i < b->count; i++)
         to_memory(&b->store[i]);
     b->count = 0;

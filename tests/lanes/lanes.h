@@ -10,8 +10,8 @@
  *     every warp primitive (device/kernels/warp.h), in an order drawn from a seed;
  *   - a named store is seen by its own lane alone until warp_sync(), and then by
  *     its warp alone until a lane that has passed that warp_sync() makes a system fence or a
- *     release. A system fence publishes its own lane's. Votes and shuffles
- *     publish nothing. A store to a device's registers waits for none of this;
+ *     release; then in any order, while the others look. A system fence publishes its own lane's.
+ * Votes and shuffles publish nothing. A store to a device's registers waits for none of this;
  *   - a primitive completes when the lanes of its mask have arrived, with the
  *     same mask and the same primitive; whoever is not in its own mask, has ended, or
  *     arrives with another one, ends the run with a message;

@@ -198,7 +198,7 @@ static int failing_launch(struct launcher *l, const struct launch *what, uint64_
                           struct tutti_error *err)
 {
     failed = failed || (!in_wait && ++launches >= fails_at);
-    return failed ? -EIO : launcher_lanes.launch(l, what, ticket, err);
+    return failed && !in_wait ? -EIO : launcher_lanes.launch(l, what, ticket, err);
 }
 
 static int failing_wait(struct launcher *l, uint64_t ticket, uint64_t timeout_ns,
