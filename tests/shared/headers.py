@@ -6,7 +6,8 @@ clang) and as C++17 (g++, clang++), all together by nvcc, whose host and device 
 them; in a unit that takes the address of each inline function, since a compiler looks at a body
 that nobody uses with half an eye. Must not know what they are about.
 
-Seen to fail with: a cast from void* left out, `restrict`, a _Static_assert, __atomic_store_n left in device code (nvcc), a header that lacks an include, a header not listed.
+Seen to fail with: a cast from void* left out, `restrict`, a _Static_assert, __atomic_store_n left
+in device code (nvcc), a header that lacks an include, a header not listed.
 """
 
 import os
