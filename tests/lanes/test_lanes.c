@@ -36,6 +36,7 @@ static struct {
     uint32_t data;
 } shared;
 
+static struct machine *machine[5]; /* by warps */
 static struct lanes_counters counters;
 static struct tutti_error error;
 
@@ -46,9 +47,12 @@ static int run(void (*kernel)(const uint64_t *), uint64_t lacks, uint64_t seed, 
         .seed = seed, .warps = warps, .world = world, .most_steps = warps == 4 ? 0 : 20000};
     const uint64_t word[] = {0, lacks};
 
+    if (!machine[warps])
+        machine[warps] = lanes_machine_new(warps);
+    assert_non_null(machine[warps]);
     memset(&shared, 0, sizeof(shared));
     memset(&error, 0, sizeof(error));
-    return lanes_run(&o, kernel, word, &counters, &error);
+    return lanes_run_on(machine[warps], &o, kernel, word, &counters, &error);
 }
 
 /** In how many seeds the kernel without something did wrong; with all of it, in none. */
@@ -323,6 +327,14 @@ static void what_a_switch_costs(void **state)
                (double)counters.switches);
 }
 
+static int give_back(void **state)
+{
+    (void)state;
+    for (uint32_t i = 0; i < sizeof(machine) / sizeof(machine[0]); i++)
+        lanes_machine_free(machine[i]);
+    return 0;
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -337,5 +349,5 @@ int main(void)
         cmocka_unit_test(what_a_switch_costs),
     };
 
-    return cmocka_run_group_tests(tests, NULL, NULL);
+    return cmocka_run_group_tests(tests, NULL, give_back);
 }
