@@ -6,8 +6,8 @@
  * devices, verifies what arrives and completes. "uring" (Linux io_uring),
  * "threads" (a pool of preadv/pwritev threads, where io_uring is not
  * permitted), "nvme" (queue pairs of a drive that this process has to itself),
- * "fault" (wraps another engine's commands and spoils some), and a
- * stub of "gpu", which compiles and says that it is not there.
+ * "gpu" (the same queue pairs, driven by a kernel; where something runs it), and
+ * "fault" (wraps another engine's commands and spoils some).
  *
  * Rules for all: a completion word is always written; data is in place and
  * verified before it is; the queue is refilled before checksums are computed;
@@ -44,7 +44,7 @@ struct tutti_member {
 /**
  * struct tutti_engine_options
  * @name: "auto" (nvme where the members are drives; else uring, else threads, with the reason),
- *   "uring", "threads", "nvme", or "fault" with @fault_rules and @fault_inner
+ *   "uring", "threads", "nvme", "gpu", or "fault" with @fault_rules and @fault_inner
  * @ring: read by one consumer per member
  * @member: @members members, in order
  * @device: where KV memory lives

@@ -228,7 +228,8 @@ int tutti_engine_open(const struct tutti_engine_options *o, struct tutti_engine 
                                "engine \"%s\" is not known; there are auto, uring, threads, nvme, "
                                "fault and gpu",
                                fault ? o->fault_inner : o->name);
-    rc = check_options(o, command_bytes, choice[0] == &backend_nvme, err);
+    rc = check_options(o, command_bytes, choice[0] == &backend_nvme || choice[0] == &backend_gpu,
+                       err);
     if (rc < 0)
         return rc;
     e = engine_new(o);

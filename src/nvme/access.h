@@ -17,36 +17,30 @@
 
 #include <stdint.h>
 
-#include "tutti/geometry.h"
+#include "base/shared.h"
 
 TUTTI_INLINE void nvme_store64(uint64_t *at, uint64_t value)
 {
-    __atomic_store_n(at, value, __ATOMIC_RELAXED);
+    tutti_word64_store(at, value);
 }
 
 TUTTI_INLINE uint64_t nvme_load64(const uint64_t *at)
 {
-    return __atomic_load_n(at, __ATOMIC_RELAXED);
+    return tutti_word64_load(at);
 }
 
 /** Stores to memory before it are seen by a device that sees a later store to its registers. */
 TUTTI_INLINE void nvme_fence_before_doorbell(void)
 {
-#if defined(__aarch64__)
-    __asm__ volatile("dmb oshst" ::: "memory");
-#elif defined(__x86_64__)
-    __asm__ volatile("sfence" ::: "memory"); /* entries may lie in another device's memory */
-#else
-    __atomic_thread_fence(__ATOMIC_SEQ_CST);
-#endif
+    tutti_fence_system();
 }
 
 /** The word of a completion that holds its phase: what the device wrote before it is seen after. */
 TUTTI_INLINE uint64_t nvme_load_phase(const uint64_t *at)
 {
-    uint64_t value = __atomic_load_n(at, __ATOMIC_ACQUIRE);
+    uint64_t value = tutti_word64_acquire(at);
 
-#if defined(__aarch64__)
+#if defined(__aarch64__) && !defined(__CUDA_ARCH__)
     __asm__ volatile("dmb oshld" ::: "memory");
 #endif
     return value;
@@ -56,12 +50,12 @@ TUTTI_INLINE uint64_t nvme_load_phase(const uint64_t *at)
 
 TUTTI_INLINE void nvme_write32(void *bar, uint32_t offset, uint32_t value)
 {
-    __atomic_store_n((uint32_t *)((char *)bar + offset), value, __ATOMIC_RELEASE);
+    tutti_register32_store((uint32_t *)(void *)((char *)bar + offset), value);
 }
 
 TUTTI_INLINE uint32_t nvme_read32(const void *bar, uint32_t offset)
 {
-    return __atomic_load_n((const uint32_t *)((const char *)bar + offset), __ATOMIC_ACQUIRE);
+    return tutti_register32_load((const uint32_t *)(const void *)((const char *)bar + offset));
 }
 
 TUTTI_INLINE uint64_t nvme_read64(const void *bar, uint32_t offset)

@@ -17,6 +17,15 @@ static const char *port_said(const struct nvme_port *port, int rc)
 
 /* Memory that both sides see. */
 
+static void memory_give(struct pair_memory *m)
+{
+    if (m->source)
+        m->source->give(m->source->self, m->memory);
+    else
+        free(m->memory);
+    m->memory = NULL;
+}
+
 static int pair_memory_new(const struct nvme_port *port, struct pair_memory *m, uint32_t depth,
                            struct tutti_error *err)
 {
@@ -25,15 +34,15 @@ static int pair_memory_new(const struct nvme_port *port, struct pair_memory *m, 
     int rc;
 
     m->bytes = sq + cq;
-    m->memory = aligned_alloc(NVME_PAGE, m->bytes);
+    m->memory =
+        m->source ? m->source->take(m->source->self, m->bytes) : aligned_alloc(NVME_PAGE, m->bytes);
     if (!m->memory)
         return tutti_error_set(err, -ENOMEM, "%s: no memory for queues of %" PRIu32 " entries",
                                port->name, depth);
     memset(m->memory, 0, m->bytes); /* phase 0: nothing is there yet */
     rc = port->map(port->self, m->memory, m->bytes, &m->address);
     if (rc < 0) {
-        free(m->memory);
-        m->memory = NULL;
+        memory_give(m);
         return tutti_error_set(err, rc, "%s: the drive cannot be let to its queues: %s", port->name,
                                port_said(port, rc));
     }
@@ -46,8 +55,8 @@ static void pair_memory_free(const struct nvme_port *port, struct pair_memory *m
     if (!m->memory)
         return;
     if (port->unmap(port->self, m->address, m->bytes) == 0)
-        free(m->memory); /* else better lost than written to */
-    m->memory = NULL;
+        memory_give(m);
+    m->memory = NULL; /* where it is not, better lost than written to */
 }
 
 static void queue_forget(struct nvme_queue *q)
@@ -365,6 +374,13 @@ static int create(struct nvme_controller *c, const struct nvme_queue *q,
 int nvme_queue_open(struct nvme_controller *c, uint32_t number, uint32_t depth,
                     struct nvme_queue *q, struct tutti_error *err)
 {
+    return nvme_queue_open_in(c, number, depth, NULL, q, err);
+}
+
+int nvme_queue_open_in(struct nvme_controller *c, uint32_t number, uint32_t depth,
+                       const struct nvme_source *source, struct nvme_queue *q,
+                       struct tutti_error *err)
+{
     struct pair_memory *m;
     int rc;
 
@@ -375,6 +391,7 @@ int nvme_queue_open(struct nvme_controller *c, uint32_t number, uint32_t depth,
                                " queues of 2 to %" PRIu32 " entries are granted, each once",
                                c->port.name, number, depth, c->facts.queues, c->facts.depth);
     m = &c->pair[number];
+    m->source = source;
     rc = pair_memory_new(&c->port, m, depth, err);
     if (rc < 0)
         return rc;

@@ -146,6 +146,22 @@ void nvme_facts(const struct nvme_controller *controller, struct nvme_facts *fac
 int nvme_queue_open(struct nvme_controller *controller, uint32_t number, uint32_t depth,
                     struct nvme_queue *queue, struct tutti_error *err);
 
+/**
+ * struct nvme_source - where memory that a drive reaches comes from
+ * @take: whole pages, zeroed; NULL where there is none
+ * @give: back, when nothing of it is the drive's any more; what never comes back may still be
+ */
+struct nvme_source {
+    void *(*take)(void *self, size_t bytes);
+    void (*give)(void *self, void *memory);
+    void *self;
+};
+
+/** The same in memory of the caller's: a kernel's queues lie where it polls cheaply. */
+int nvme_queue_open_in(struct nvme_controller *controller, uint32_t number, uint32_t depth,
+                       const struct nvme_source *source, struct nvme_queue *queue,
+                       struct tutti_error *err);
+
 /** Delete a pair; its commands are over then. Return: 0, or as nvme_close(): the pair stays. */
 int nvme_queue_close(struct nvme_controller *controller, struct nvme_queue *queue,
                      struct tutti_error *err);

@@ -19,6 +19,7 @@ struct pair_memory {
     void *memory;
     size_t bytes;
     uint64_t address;
+    const struct nvme_source *source; /* NULL: the heap */
 };
 
 struct nvme_controller {

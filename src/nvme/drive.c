@@ -110,7 +110,8 @@ static int build_lane(struct nvme_drive *d, struct nvme_lane *lane, uint32_t lis
 }
 
 static int open_lane(struct nvme_drive *d, uint32_t number, uint32_t depth, uint32_t lists,
-                     struct nvme_lane **out, struct tutti_error *err)
+                     const struct nvme_source *source, struct nvme_lane **out,
+                     struct tutti_error *err)
 {
     struct nvme_lane *lane = calloc(1, sizeof(*lane));
     int rc;
@@ -119,7 +120,8 @@ static int open_lane(struct nvme_drive *d, uint32_t number, uint32_t depth, uint
         return tutti_error_set(err, -ENOMEM, "%s: no memory for a lane", d->name);
     if (depth > d->facts.depth)
         depth = d->facts.depth; /* fewer than asked for is normal */
-    rc = nvme_queue_open(d->controller, number, depth, &lane->queue, err);
+    lane->source = source;
+    rc = nvme_queue_open_in(d->controller, number, depth, source, &lane->queue, err);
     if (rc < 0) {
         free(lane);
         return rc;
@@ -137,6 +139,13 @@ static int open_lane(struct nvme_drive *d, uint32_t number, uint32_t depth, uint
 int nvme_drive_take_lane(struct nvme_drive *d, uint32_t depth, uint32_t lists,
                          struct nvme_lane **out, struct tutti_error *err)
 {
+    return nvme_drive_take_lane_in(d, depth, lists, NULL, out, err);
+}
+
+int nvme_drive_take_lane_in(struct nvme_drive *d, uint32_t depth, uint32_t lists,
+                            const struct nvme_source *source, struct nvme_lane **out,
+                            struct tutti_error *err)
+{
     int rc;
 
     pthread_mutex_lock(&d->lock); /* the warden does not use the admin queue meanwhile */
@@ -151,7 +160,7 @@ int nvme_drive_take_lane(struct nvme_drive *d, uint32_t depth, uint32_t lists,
         rc = tutti_error_set(err, -EBUSY, "%s: an engine of this process drives it already",
                              d->name);
     else
-        rc = open_lane(d, 2, depth, lists, &d->lane[1], err);
+        rc = open_lane(d, 2, depth, lists, source, &d->lane[1], err);
     *out = rc == 0 ? d->lane[1] : NULL;
     pthread_mutex_unlock(&d->lock);
     return rc;
@@ -288,7 +297,7 @@ static int bring_up(struct nvme_drive *d, uint32_t nsid, struct tutti_error *err
     if (rc < 0)
         return rc;
     nvme_facts(d->controller, &d->facts);
-    rc = open_lane(d, 1, WHOLE_DEPTH, WHOLE_LISTS, &d->lane[0], err);
+    rc = open_lane(d, 1, WHOLE_DEPTH, WHOLE_LISTS, NULL, &d->lane[0], err);
     if (rc == 0)
         rc = nvme_drive_reach(d, d->lane[0], d->buffer, WHOLE_BYTES, err);
     if (rc == 0)

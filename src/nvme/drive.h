@@ -82,6 +82,11 @@ int nvme_drive_flush(struct nvme_drive *drive);
  */
 int nvme_drive_take_lane(struct nvme_drive *drive, uint32_t depth, uint32_t lists,
                          struct nvme_lane **lane, struct tutti_error *err);
+
+/** The same, its queues and lists in memory of the caller's, which @source outlives. */
+int nvme_drive_take_lane_in(struct nvme_drive *drive, uint32_t depth, uint32_t lists,
+                            const struct nvme_source *source, struct nvme_lane **lane,
+                            struct tutti_error *err);
 void nvme_drive_give_lane(struct nvme_drive *drive, struct nvme_lane *lane);
 
 /** Let the drive to memory for a lane's transfers; it stays until the lane is given back. */

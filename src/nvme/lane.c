@@ -66,7 +66,10 @@ int nvme_lane_init(struct nvme_lane *lane, const struct nvme_facts *facts, uint3
     lane->list_count = lists < lane->depth - 1 ? lists : lane->depth - 1;
     lane->piece = calloc(lane->depth, sizeof(*lane->piece));
     lane->free_list = calloc(lane->list_count, sizeof(*lane->free_list));
-    lane->lists = aligned_alloc(NVME_PAGE, (size_t)lane->list_count * NVME_LIST_BYTES);
+    lane->lists =
+        lane->source
+            ? lane->source->take(lane->source->self, (size_t)lane->list_count * NVME_LIST_BYTES)
+            : aligned_alloc(NVME_PAGE, (size_t)lane->list_count * NVME_LIST_BYTES);
     if (!lane->piece || !lane->free_list || !lane->lists)
         return -ENOMEM;
     memset(lane->lists, 0, (size_t)lane->list_count * NVME_LIST_BYTES);
@@ -82,7 +85,10 @@ void nvme_lane_free(struct nvme_lane *lane)
     pthread_mutex_destroy(&lane->lock);
     free(lane->piece);
     free(lane->free_list);
-    free(lane->lists);
+    if (lane->source && lane->lists)
+        lane->source->give(lane->source->self, lane->lists);
+    else
+        free(lane->lists);
 }
 
 /** It is over when nothing of it waits or is out. */

@@ -75,10 +75,12 @@ struct nvme_lane {
     struct nvme_transfer_list fresh; /* the submitter's, until collect() hands it over */
     struct nvme_transfer_list waiting;
     struct nvme_transfer_list ended;
-    bool draining; /* nothing more is issued */
-    bool stopped;  /* the warden works on it: the queue is not touched */
-    int broken;    /* what it said can't be believed: the warden is to reset */
-    int dead;      /* -ENODEV: everything ends with that */
+    bool draining;                    /* nothing more is issued */
+    bool stopped;                     /* the warden works on it: the queue is not touched */
+    const struct nvme_source *source; /* of its queues and lists; NULL: the heap */
+    uint32_t life;                    /* queues that it has had */
+    int broken;                       /* what it said can't be believed: the warden is to reset */
+    int dead;                         /* -ENODEV: everything ends with that */
 };
 
 /**

@@ -90,13 +90,20 @@ TUTTI_INLINE void nvme_queue_untake(struct nvme_queue *q, int32_t id)
     q->free_id[q->free++] = (uint16_t)id;
 }
 
-/** Write the next entry; its identifier was taken. The controller is told by nvme_queue_ring(). */
-TUTTI_INLINE void nvme_queue_put(struct nvme_queue *q, const uint64_t words[NVME_SQE_WORDS])
+/** Write entry @at: of several lanes of a warp each writes its own. */
+TUTTI_INLINE void nvme_queue_put_at(const struct nvme_queue *q, uint32_t at,
+                                    const uint64_t words[NVME_SQE_WORDS])
 {
-    uint64_t *entry = q->sq + (uint64_t)q->tail * NVME_SQE_WORDS;
+    uint64_t *entry = q->sq + (uint64_t)at * NVME_SQE_WORDS;
 
     for (uint32_t i = 0; i < NVME_SQE_WORDS; i++)
         nvme_store64(entry + i, words[i]);
+}
+
+/** Write the next entry; its identifier was taken. The controller is told by nvme_queue_ring(). */
+TUTTI_INLINE void nvme_queue_put(struct nvme_queue *q, const uint64_t words[NVME_SQE_WORDS])
+{
+    nvme_queue_put_at(q, q->tail, words);
     q->tail = q->tail + 1 == q->depth ? 0 : q->tail + 1;
 }
 
@@ -110,6 +117,15 @@ TUTTI_INLINE void nvme_queue_ring(struct nvme_queue *q)
     q->rung = q->tail;
     q->taken = 0;
     q->sq_doorbells++;
+}
+
+/** Whether the completion at @at is new, where a new one has @phase; its second word is taken. */
+TUTTI_INLINE bool nvme_queue_look(const struct nvme_queue *q, uint32_t at, uint32_t phase,
+                                  uint64_t *word1)
+{
+    /* With the controller's write of it, its last. */
+    *word1 = nvme_load_phase(q->cq + (uint64_t)at * NVME_CQE_WORDS + 1);
+    return (*word1 & NVME_CQE_PHASE ? 1u : 0u) == phase;
 }
 
 /**
@@ -139,9 +155,9 @@ TUTTI_INLINE void nvme_queue_ring_at_depth(struct nvme_queue *q)
 TUTTI_INLINE int nvme_queue_poll(struct nvme_queue *q, struct nvme_done *done)
 {
     const uint64_t *entry = q->cq + (uint64_t)q->head * NVME_CQE_WORDS;
-    uint64_t word1 = nvme_load_phase(entry + 1); /* with the controller's write of it, its last */
+    uint64_t word1;
 
-    if ((word1 & NVME_CQE_PHASE ? 1u : 0u) != q->phase)
+    if (!nvme_queue_look(q, q->head, q->phase, &word1))
         return 0;
     done->id = NVME_CQE_ID(word1);
     done->status = NVME_CQE_STATUS(word1);

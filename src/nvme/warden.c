@@ -84,12 +84,14 @@ static void declare_dead(struct nvme_drive *d, int error, const struct tutti_err
 static int reopen(struct nvme_drive *d, struct nvme_lane *lane, struct tutti_error *err)
 {
     struct nvme_queue queue = {0};
-    int rc = nvme_queue_open(d->controller, lane->number, lane->depth, &queue, err);
+    int rc =
+        nvme_queue_open_in(d->controller, lane->number, lane->depth, lane->source, &queue, err);
 
     if (rc < 0)
         return rc;
     pthread_mutex_lock(&lane->lock);
     lane->queue = queue;
+    lane->life++;
     lane->broken = 0;
     nvme_lane_fail_all(lane, -EIO);
     lane->stopped = false;

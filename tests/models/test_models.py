@@ -25,6 +25,7 @@ WHOLE = [
     ("slot", ("QUIET", "KILLS=0")),
     ("blocks", ()),
     ("failure", ()),
+    ("warp", ()),
 ]
 
 STUCK = "invalid end state"
@@ -104,9 +105,24 @@ MUTATIONS = {
         "HELD_IS_NO_FAILURE": "stored_bad",
         "SALVAGE_OWES_NOTHING": "wrong_answer",
     },
+    "warp": {
+        "TAIL_RELAXED": "wrong_entry",
+        "TURN_RELAXED": "wrong_result",
+        "CQE_RELAXED": "wrong_data",
+        "TAIL_LOOKS_AHEAD": "wrong_entry",
+        "PHASE_LOOKS_AHEAD": "wrong_data",
+        "TURN_LOOKS_AHEAD": "wrong_result",
+        "NO_SYNC_BEHIND_TAIL": "wrong_entry",
+        "NO_SYNC_BEHIND_COMPLETIONS": "wrong_data",
+        "NO_SYNC_BEHIND_SUMS": "wrong_sum",
+        "NO_SYNC_BEFORE_NEXT": "wrong_sum",
+        "NO_SYNC_BEFORE_DOORBELL": "wrong_command",
+        "NO_SYNC_BEFORE_TURN": "wrong_result",
+        "NO_FENCE_BEFORE_DOORBELL": "wrong_command",
+    },
 }
 # Switches that are no mutations: how much, or which part, of what can happen is searched.
-BOUNDS = {"QUIET", "LIVES", "RESERVATIONS", "KILLS", "REQUESTS", "SHARES"}
+BOUNDS = {"QUIET", "LIVES", "ROUNDS", "RESERVATIONS", "KILLS", "REQUESTS", "SHARES"}
 # What else a mutation needs to show itself, or to be found soon.
 WITH = {
     "slot": ("RESERVATIONS=2",),

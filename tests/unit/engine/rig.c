@@ -11,6 +11,8 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include "device/launch.h"
+#include "engine/gpu.h"
 #include "layout/record.h"
 #include "nvme/drive.h"
 
@@ -41,10 +43,12 @@ static void fill_defaults(struct rig_options *o)
     o->ring_depth = or_default(o->ring_depth, 256);
 }
 
-/** Engine "nvme" has a software controller over each member's file. */
+/** Engines "nvme" and "gpu" have a software controller over each member's file. */
 static bool uses_drive(const struct rig_options *o)
 {
-    return strcmp(o->engine, "nvme") == 0 || (o->inner && strcmp(o->inner, "nvme") == 0);
+    const char *engine = o->inner ? o->inner : o->engine;
+
+    return strcmp(engine, "nvme") == 0 || strcmp(engine, "gpu") == 0;
 }
 
 static void open_member(struct rig *rig, uint32_t m, uint64_t bytes)
@@ -189,6 +193,7 @@ void rig_open(struct rig *rig, const struct rig_options *options)
 {
     memset(rig, 0, sizeof(*rig));
     rig->options = *options;
+    gpu_launcher = &launcher_lanes; /* host lanes, a test double */
     fill_defaults(&rig->options);
     open_members(rig);
     place_planes(rig);
