@@ -30,6 +30,7 @@ META = "linux-image-cloud-amd64"
 CACHE = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "tutti"
 MODULES = ["nvme", "vfio_iommu_type1", "vfio_pci"]
 DRIVE_BYTES = 64 << 20  # as in guest.h
+LARGEST = [0, 10, 9, 8, 7]  # MDTS, best first: none; newer QEMUs take up to IOV_MAX pages
 PEER_BYTES = 8 << 20
 SECONDS = 400.0
 LINE = "console=ttyS0 panic=-1 no_timer_check mitigations=off intel_iommu=on iommu=nopt"
@@ -149,17 +150,44 @@ def drive(name: str, image: Path) -> list[str]:
     return ["-blockdev", json.dumps(node)]
 
 
+def largest_transfer(choices: list[int]) -> int:
+    """The first MDTS that this QEMU takes: some take 0 (no limit), others refuse it."""
+    said = ""
+    for mdts in choices:
+        tried = subprocess.run(
+            [
+                *("qemu-system-x86_64", "-M", "q35", "-accel", "tcg", "-nodefaults", "-S"),
+                *("-display", "none", "-monitor", "stdio"),
+                *("-blockdev", "null-co,node-name=none,size=1048576"),
+                *("-device", f"nvme,drive=none,serial=none,mdts={mdts}"),
+            ],
+            input="quit\n",
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        if tried.returncode == 0:
+            if mdts:
+                print(f"vm: this QEMU refuses mdts={choices[0]} ({said}); FAULTY has {mdts} instead")
+                print("skipped a drive without MDTS: this QEMU makes none", flush=True)
+            return mdts
+        said = said or tried.stderr.strip().rsplit(": ", 1)[-1]
+    raise SystemExit(f"vm: this QEMU takes no mdts of {choices}: {said}")
+
+
 def machine(scratch: Path, root: Path, guest: Path, only: str | None, level: int) -> list[str]:
     """QEMU's command line. Places are those of guest.h."""
     memory = scratch / "initramfs"
     memory.write_bytes(initramfs(root, guest))
-    line = [LINE, f"loglevel={level}", *([f'only="{only}"'] if only else [])]
+    largest = largest_transfer(LARGEST)
+    line = [LINE, f"loglevel={level}", f"largest={largest}"]
+    line += [f'only="{only}"'] if only else []
     devices = [
         "intel-iommu,intremap=on,caching-mode=on",
         "pcie-root-port,id=one,addr=3,chassis=1,slot=1",
         "pcie-root-port,id=two,addr=5,chassis=2,slot=2",
         "nvme,drive=plain,serial=plain,addr=4,mdts=7",
-        "nvme,drive=faulty,serial=faulty,bus=two,mdts=0",
+        f"nvme,drive=faulty,serial=faulty,bus=two,mdts={largest}",
         "nvme,drive=slow,serial=slow,addr=6,mdts=7",
         "ivshmem-plain,memdev=peer,addr=7",
         "nvme,drive=pulled,serial=pulled,bus=one,mdts=5"
