@@ -14,9 +14,7 @@
  */
 #include <dirent.h>
 #include <fcntl.h>
-#include <linux/pci_regs.h>
 #include <poll.h>
-#include <sched.h>
 #include <signal.h>
 #include <sys/mman.h>
 #include <sys/wait.h>
@@ -249,29 +247,6 @@ static void asked_for(void)
     drive_close(&d);
 }
 
-static void slot_control(const char *port, uint16_t value)
-{
-    pci_config_write(port, pci_capability(port, PCI_CAP_ID_EXP) + PCI_EXP_SLTCTL, value);
-}
-
-/**
- * A slot with power off loses its drive. With power on again at once it is as if the drive had been
- * pulled out: the kernel, whose thread must not run in between, did not empty the slot itself.
- */
-static void empty_slot(const char *port, bool pulled_out)
-{
-    const struct sched_param first = {.sched_priority = 99}, usual = {0};
-    uint16_t on = pci_config(port, pci_capability(port, PCI_CAP_ID_EXP) + PCI_EXP_SLTCTL);
-
-    put("/sys/devices/system/cpu/cpu1/online", "0");
-    CHECK(sched_setscheduler(0, SCHED_FIFO, &first) == 0, "%s", strerror(errno));
-    slot_control(port, on | PCI_EXP_SLTCTL_PCC | PCI_EXP_SLTCTL_PWR_IND_OFF);
-    if (pulled_out)
-        slot_control(port, on);
-    CHECK(sched_setscheduler(0, SCHED_OTHER, &usual) == 0);
-    put("/sys/devices/system/cpu/cpu1/online", "1");
-}
-
 /** A drive goes while it is used: it is said to be gone, and its end is not waited for. */
 static void goes(const char *address, const char *port, bool pulled_out)
 {
@@ -288,7 +263,7 @@ static void goes(const char *address, const char *port, bool pulled_out)
     drive_memory(&d, 4096, &at);
     CHECK(drive_do(&d, &q, NVME_READ, at, 0, 4096) == NVME_OK);
     drive_put(&d, &q, NVME_READ, at, 0, 4096);
-    empty_slot(port, pulled_out);
+    pci_empty_slot(port, pulled_out);
     began = tutti_clock_now();
     do
         rc = nvme_admin(d.controller, get, NULL, &err);
