@@ -290,8 +290,10 @@ static int bring_up(struct nvme_drive *d, uint32_t nsid, struct tutti_error *err
     rc = open_lane(d, 1, WHOLE_DEPTH, WHOLE_DEPTH, &d->lane[0], err);
     if (rc == 0)
         rc = nvme_drive_reach(d, d->lane[0], d->buffer, WHOLE_BYTES, err);
-    if (rc == 0)
+    if (rc == 0) {
+        (void)nvme_health(d->controller, &d->health, NULL); /* a drive may be without the log */
         rc = warden_start(d, err);
+    }
     return rc;
 }
 

@@ -2,6 +2,9 @@
 /*
  * pool.c: pools on drives of our own, as a server has them: format, epoch, store, retrieve, the
  * next life, and Linux's own driver on the same bytes.
+ *
+ * Seen to fail: striped where a PRP list skipped a page; other_driver with blocks taken for 512
+ * bytes.
  */
 #include <fcntl.h>
 

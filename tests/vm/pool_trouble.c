@@ -2,6 +2,10 @@
 /*
  * pool_trouble.c: what becomes of a pool when its drives fail, stall, go, or reach for memory that
  * is not theirs: each is an errno with a message, within a bound, and the other member goes on.
+ *
+ * Seen to fail: bad_sectors where statuses were success; stalled where commands ended with their
+ * abort; stray without verification, and where the fatal status was not looked at; asked_for where
+ * the kernel's request was not heard; pulled where only ones are taken for nobody.
  */
 #include <fcntl.h>
 #include <sys/wait.h>
