@@ -5,7 +5,8 @@
  * A GPU's memory is released when its descriptor is; here a pipe's end stands
  * for it. When it is heard to close, the drive must have been stopped.
  *
- * Seen to fail: descriptors and stopped_first where the drive kept the descriptor that it got;
+ * Seen to fail: descriptors and stopped_first where the drive kept the descriptor that it got, and
+ * descriptors where it got the highest below the limit of the moment;
  * descriptors without close-on-exec; killed where the process only closed the pipe and lived on (by
  * bus mastering, and without that check by what the drive wrote); killed_with_child and
  * fork_has_nothing where a child kept the descriptors, and where it kept the registers; asked_for
@@ -17,6 +18,7 @@
 #include <poll.h>
 #include <signal.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
 #include <sys/wait.h>
 
 #include "guest.h"
@@ -56,18 +58,28 @@ static void say(int pipe)
     CHECK(write(pipe, "", 1) == 1);
 }
 
-/** Every descriptor of VFIO's goes with exec; the drives' are the highest of all. */
+/**
+ * Every descriptor of VFIO's goes with exec; the drives' are the highest of all, also of those that
+ * come when the limit was raised.
+ */
 static void descriptors(void)
 {
+    struct rlimit low, now;
     int drives = 0, others = 0, lowest = INT32_MAX, highest = 0;
     struct drive d, second;
     struct dirent *entry;
     DIR *dir;
 
+    CHECK(getrlimit(RLIMIT_NOFILE, &low) == 0);
+    low.rlim_cur = 256;
+    CHECK(setrlimit(RLIMIT_NOFILE, &low) == 0);
     drive_open(&d, PLAIN);
     drive_open(&second, FAULTY);
+    CHECK(getrlimit(RLIMIT_NOFILE, &now) == 0 && now.rlim_cur == 256, "the limit is another");
+    now.rlim_cur = now.rlim_max;
+    CHECK(setrlimit(RLIMIT_NOFILE, &now) == 0);
     for (int i = 0; i < 100; i++)
-        others += dup(0) >= 0;
+        others += fcntl(0, F_DUPFD_CLOEXEC, 512) >= 0;
     dir = opendir("/proc/self/fd");
     while ((entry = readdir(dir))) {
         int fd = atoi(entry->d_name);

@@ -3,8 +3,8 @@
  * pool.c: pools on drives of our own, as a server has them: format, epoch, store, retrieve, the
  * next life, and Linux's own driver on the same bytes.
  *
- * Seen to fail: striped where a PRP list skipped a page; other_driver with blocks taken for 512
- * bytes.
+ * Seen to fail: striped where a PRP list skipped a page; by_serial where a drive was not asked for
+ * its own; other_driver with blocks taken for 512 bytes.
  */
 #include <fcntl.h>
 
@@ -82,8 +82,63 @@ static void other_driver(void)
     pool_remove(&r);
 }
 
+/** As "tutti bind" writes it down. */
+static void bound(const char *address, const char *serial)
+{
+    char path[96], text[64];
+    int fd;
+
+    mkdir("/run", 0755);
+    mkdir("/run/tutti", 0755);
+    mkdir("/run/tutti/bound", 0755);
+    snprintf(path, sizeof(path), "/run/tutti/bound/%s", address);
+    fd = open(path, O_CREAT | O_WRONLY | O_CLOEXEC, 0644);
+    CHECK(fd >= 0, "%s", strerror(errno));
+    close(fd);
+    snprintf(text, sizeof(text), "serial %s\nmodel M\n", serial);
+    put(path, text);
+}
+
+static void refused(struct rig *r, int code, const char *word)
+{
+    struct tutti_pool_options options = rig_pool_options(r);
+    struct tutti_error err = {0};
+    struct tutti_pool *pool;
+    int rc = tutti_pool_open(&options, &pool, &err);
+
+    CHECK(rc == code && strstr(err.message, word), "%d: %s", rc, err.message);
+}
+
+/** Formatted by address, found by serial; and what says that it is another is refused. */
+static void by_serial(void)
+{
+    static const char *const by_address[] = {DRIVE(PLAIN), DRIVE(LOST)};
+    static const char *const serials[] = {DRIVE("serial=plain"), DRIVE("serial=lost/1")};
+    static const char *const twice[] = {DRIVE("serial=plain"), DRIVE(PLAIN)};
+    struct rig r;
+
+    pool_make(&r, by_address, 2);
+    rig_open(&r, "nvme", NULL);
+    CHECK(pool_fill(&r, 2) == 2 * CHAIN);
+    rig_close(&r);
+    r.others = serials;
+    refused(&r, -ENODEV, "tutti bind");
+    bound(PLAIN, "lost"); /* addresses were given anew, and nobody bound since */
+    bound(LOST, "plain");
+    refused(&r, -ENXIO, "says that it is lost");
+    bound(PLAIN, "plain");
+    bound(LOST, "lost ");
+    rig_open(&r, "nvme", NULL);
+    CHECK(pool_load_all(&r, 2) == 2);
+    rig_close(&r);
+    r.others = twice;
+    refused(&r, -EBUSY, "in use");
+    rig_remove(&r);
+}
+
 const struct test pool_tests[] = {
     {"a pool striped over four controllers, by PRP and by SGL", striped},
+    {"a pool is found by its drives' serials", by_serial},
     {"a pool of ours is one to Linux's driver, and the reverse", other_driver},
     {0},
 };
