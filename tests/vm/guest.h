@@ -54,6 +54,7 @@ struct test {
 extern const struct test use_tests[];
 extern const struct test trouble_tests[];
 extern const struct test lane_tests[];
+extern const struct test rule_tests[];
 extern const struct test memory_tests[];
 extern const struct test pool_tests[];
 extern const struct test pool_trouble_tests[];
