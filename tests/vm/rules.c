@@ -7,8 +7,8 @@
  *
  * Not here, for they end the controller: ASQ, ACQ, AQA, CC; and event requests beyond AERL.
  *
- * Seen to fail: commands with each made as it should be (all eight said so); queues where nothing was
- * refused.
+ * Seen to fail: commands with each made as it should be (all eight said so); queues where nothing
+ * was refused.
  */
 #include "guest.h"
 
