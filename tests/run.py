@@ -42,9 +42,11 @@ class Tally:
     skipped: list[str] = field(default_factory=list)
 
     def add_lines(self, suite: str, log: Path) -> None:
-        """Count a log's lines: "ok NAME", "failed NAME"."""
+        """Count a log's lines: "ok NAME", "failed NAME", "skipped NAME: WHY"."""
         for line in log.read_text(errors="replace").splitlines():
             self.passed += line.startswith("ok ")
+            if line.startswith("skipped "):
+                self.skipped.append(f"{suite}: {line.removeprefix('skipped ')}")
             if line.startswith("failed "):
                 self.failed.append(f"{suite}: {line.removeprefix('failed ')}")
 

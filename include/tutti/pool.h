@@ -159,6 +159,41 @@ struct nvme_drive *tutti_pool_member_drive(const struct tutti_pool *pool, uint32
 const char *tutti_pool_member_path(const struct tutti_pool *pool, uint32_t member);
 
 /**
+ * struct tutti_member_health - what a drive of ours says of itself (NVMe's health log)
+ * @used: may exceed 100
+ * @celsius: INT32_MIN where it does not measure it
+ * @media_errors: over its life
+ */
+struct tutti_member_health {
+    bool low_on_spare;
+    bool hot; /* or too cold */
+    bool unreliable;
+    bool read_only;
+    bool unprotected;    /* from a loss of power */
+    uint32_t spare_left; /* percent of its spare blocks */
+    uint32_t used;       /* percent of its rated endurance */
+    int32_t celsius;
+    uint64_t media_errors;
+};
+
+/**
+ * tutti_pool_member_health() - as it was said last: at the opening, once a minute, and when the
+ * drive tells of a change. Waits for no device.
+ *
+ * Return: 0; -ENODATA where it keeps no such log, -EOPNOTSUPP where the member is a file or block
+ * device, whose health is the kernel's (nvme smart-log, smartctl), -EINVAL. Any thread.
+ */
+int tutti_pool_member_health(const struct tutti_pool *pool, uint32_t member,
+                             struct tutti_member_health *health);
+
+/** Holds the longest that there is. */
+#define TUTTI_HEALTH_TEXT 200
+
+/** For a person: "3 % worn, 100 % spare, 37 C, 2 media errors; WARNS: read-only". */
+void tutti_member_health_text(const struct tutti_member_health *health,
+                              char text[TUTTI_HEALTH_TEXT]);
+
+/**
  * tutti_pool_begin_epoch() - make an epoch durable on every member
  * @epoch: larger than any before (the scheduler's half chose it)
  * @oldest_epoch: records of older epochs are void from now on; 0 keeps it

@@ -70,6 +70,14 @@ class PoolInfo(TypedDict):
     direct: bool
     direct_reason: str
 
+class MemberHealth(TypedDict):
+    warns: bool
+    spare_left: int
+    used: int
+    celsius: int | None
+    media_errors: int
+    text: str
+
 class Pool:
     @staticmethod
     def format(
@@ -109,6 +117,7 @@ class Pool:
     def info(self) -> PoolInfo: ...
     def placement(self, group: int = 0) -> Placement: ...
     def begin_epoch(self, epoch: int, oldest_epoch: int, identity: bytes) -> None: ...
+    def member_health(self) -> list[MemberHealth | None]: ...
     def flush(self) -> None: ...
     def scan_to_file(self, path: str, threads: int = 0) -> dict[str, int]: ...
 

@@ -122,6 +122,19 @@ cdef extern from "tutti/pool.h":
     int tutti_pool_placement(const tutti_pool *pool, uint32_t group,
                              tutti_placement *placement) nogil
     const char *tutti_pool_member_path(const tutti_pool *pool, uint32_t member) nogil
+    struct tutti_member_health:
+        bint low_on_spare
+        bint hot
+        bint unreliable
+        bint read_only
+        bint unprotected
+        uint32_t spare_left
+        uint32_t used
+        int32_t celsius
+        uint64_t media_errors
+    int tutti_pool_member_health(const tutti_pool *pool, uint32_t member,
+                                 tutti_member_health *health) nogil
+    void tutti_member_health_text(const tutti_member_health *health, char *text) nogil
     int tutti_pool_begin_epoch(tutti_pool *pool, uint64_t epoch, uint64_t oldest_epoch,
                                const uint8_t *identity, tutti_error *err) nogil
     int tutti_pool_flush(tutti_pool *pool, tutti_error *err) nogil
@@ -613,6 +626,26 @@ cdef class Pool:
         with nogil:
             rc = tutti_pool_begin_epoch(raw, epoch, oldest_epoch, who, &err)
         check(rc, &err, "begin_epoch")
+
+    def member_health(self):
+        """Per member: what its drive says of itself, or None; waits for no device."""
+        cdef tutti_pool_info info
+        cdef tutti_member_health h
+        cdef char text[200]
+        health = []
+        tutti_pool_get_info(self.get(), &info)
+        for member in range(info.superblock.members):
+            if tutti_pool_member_health(self.get(), member, &h) < 0:
+                health.append(None)
+                continue
+            tutti_member_health_text(&h, text)
+            health.append({"warns": bool(h.low_on_spare or h.hot or h.unreliable or h.read_only
+                                         or h.unprotected),
+                           "spare_left": h.spare_left, "used": h.used,
+                           "celsius": None if h.celsius == -2**31 else h.celsius,
+                           "media_errors": h.media_errors,
+                           "text": text.decode("utf-8", "replace")})
+        return health
 
     def flush(self):
         cdef tutti_pool *raw = self.get()

@@ -44,8 +44,23 @@ class Counting:
             self._gauged_at = time.monotonic()
         return due
 
-    def gauge_members(self, serve: _tutti.Serve) -> None:
+    def _gauge_health(self, pool: _tutti.Pool) -> None:
+        """Set what drives of ours say of themselves."""
+        for number, health in enumerate(pool.member_health()):
+            if health is None:
+                continue
+            of = {"rank": self._rank, "member": number}
+            self._stats.set("drive_warns", int(health["warns"]), **of)
+            self._stats.set("drive_used_percent", health["used"], **of)
+            self._stats.set("drive_spare_percent", health["spare_left"], **of)
+            self._stats.set("drive_media_errors", health["media_errors"], **of)
+            if health["celsius"] is not None:
+                self._stats.set("drive_celsius", health["celsius"], **of)
+
+    def gauge_members(self, serve: _tutti.Serve, pool: _tutti.Pool | None) -> None:
         """Set what holds of members now."""
+        if pool is not None:
+            self._gauge_health(pool)
         states = serve.member_states()
         fenced = sum(state["fenced"] for state in states)
         self._stats.set("members", len(states) - fenced, rank=self._rank, state="ok")

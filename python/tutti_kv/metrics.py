@@ -69,6 +69,13 @@ GAUGES = {
     "stores_under_way": Figure("Slots of stores that have not ended.", ("rank",)),
     "held_blocks": Figure("Blocks of KV memory that a read without an end keeps.", ("rank",)),
     "members": Figure("Members by state (ok, fenced).", ("rank", "state")),
+    "drive_warns": Figure(
+        "1 where a drive of ours warns: worn, read-only, unreliable or hot.", ("rank", "member")
+    ),
+    "drive_used_percent": Figure("Its rated endurance that is used.", ("rank", "member")),
+    "drive_spare_percent": Figure("Its spare blocks that are left.", ("rank", "member")),
+    "drive_celsius": Figure("Its temperature.", ("rank", "member")),
+    "drive_media_errors": Figure("What it could not read, over its life.", ("rank", "member")),
     "staging_bytes": Figure(
         "Staging memory of all members: in use (taken), most that ever was (most), all (bound).",
         ("rank", "state"),

@@ -17,6 +17,8 @@ logger = logging.getLogger("vllm.tutti_kv.worker")
 
 LOOK_EVERY = 1.0
 FLUSH_EVERY = 5.0
+# So often a drive that warns is told of, as long as it does.
+HEALTH_EVERY = 60.0
 # So long who throws the pool's switch waits for the file: a process may end right after.
 THROW_PATIENCE = 1.0
 
@@ -73,6 +75,7 @@ class MemberWatch:
         self._rank, self._home, self._bell = rank, home, bell
         self._written = threading.Event()
         self._over = threading.Event()
+        self._warned: dict[int, float] = {}
         self._thread = threading.Thread(target=self._run, name="tutti-members", daemon=True)
         self._thread.start()
 
@@ -88,6 +91,7 @@ class MemberWatch:
             if fenced != before:
                 self._bell.ring()
                 self._tell(before, fenced)
+            self._tell_health()
             if self._written.is_set() and time.monotonic() - flushed >= FLUSH_EVERY:
                 flushed = time.monotonic()
                 self._written.clear()
@@ -113,6 +117,24 @@ class MemberWatch:
                 )
             else:
                 logger.warning("Tutti: member %d of rank %d is back", number, self._rank)
+
+    def _tell_health(self) -> None:
+        """What drives warn of: at once, and then once a minute until it is over."""
+        now = time.monotonic()
+        for number, health in enumerate(self._pool.member_health()):
+            told = self._warned.get(number)
+            if health is None or not health["warns"]:
+                if self._warned.pop(number, None) is not None:
+                    logger.warning("Tutti: member %d of rank %d warns no more", number, self._rank)
+            elif told is None or now - told >= HEALTH_EVERY:
+                self._warned[number] = now
+                logger.warning(
+                    "Tutti: member %d of rank %d says of its drive: %s; move what is on it, and "
+                    "replace it",
+                    number,
+                    self._rank,
+                    health["text"],
+                )
 
     def end(self) -> None:
         """Nothing new is begun."""

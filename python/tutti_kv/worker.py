@@ -436,7 +436,7 @@ class WorkerHalf:
             self._scrubbing.count(self.stats)
         if not self._counting.gauges_are_due():
             return
-        self._counting.gauge_members(serve)
+        self._counting.gauge_members(serve, self._pool)
         loads, held = len(self._loads) + len(self._in_step), self._held
         self.stats.set("loads_under_way", loads, rank=self._rank)
         self.stats.set("stores_under_way", self._stores.slots, rank=self._rank)

@@ -66,10 +66,11 @@ static int nvme_backend_open(const struct backend_options *o, struct backend **o
     int rc;
 
     if (!o->drive)
-        return tutti_error_set(err, -EINVAL,
-                               "%s: engine \"nvme\" drives NVMe controllers of its own (members "
-                               "named nvme:ADDRESS or soft:FILE); this is a file",
-                               o->path);
+        return tutti_error_set(
+            err, -EINVAL,
+            "%s: engine \"nvme\" drives NVMe controllers of its own (members "
+            "named nvme:ADDRESS, nvme:serial=SERIAL or soft:FILE); this is a file",
+            o->path);
     n = calloc(1, sizeof(*n));
     if (n)
         n->pool = calloc(o->depth, sizeof(*n->pool));

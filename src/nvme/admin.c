@@ -151,9 +151,13 @@ int nvme_health(struct nvme_controller *c, struct nvme_health *health, struct tu
 
     if (rc < 0)
         return rc;
+    health->known = true;
     health->warnings = c->page[NVME_HEALTH_WARNING];
+    health->kelvin =
+        c->page[NVME_HEALTH_TEMPERATURE] | (uint32_t)c->page[NVME_HEALTH_TEMPERATURE + 1] << 8;
     health->spare = c->page[NVME_HEALTH_SPARE];
     health->used = c->page[NVME_HEALTH_USED];
+    memcpy(&health->media_errors, c->page + NVME_HEALTH_MEDIA_ERRORS, 8);
     return 0;
 }
 

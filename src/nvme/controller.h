@@ -112,14 +112,20 @@ int nvme_abort(struct nvme_controller *controller, uint32_t queue, uint32_t id,
 
 /**
  * struct nvme_health - how worn it is: Base 5.16.1.3
+ * @known: it has the log, and it was read
  * @warnings: NVME_WARNING_ bits
+ * @kelvin: 0 where it does not measure it
  * @spare: percent left
  * @used: percent of the rated endurance, may exceed 100
+ * @media_errors: data that it could not give back, over its life; the low 64 bits
  */
 struct nvme_health {
+    bool known;
     uint32_t warnings;
+    uint32_t kelvin;
     uint32_t spare;
     uint32_t used;
+    uint64_t media_errors;
 };
 
 int nvme_health(struct nvme_controller *controller, struct nvme_health *health,

@@ -14,6 +14,7 @@
 #include "base/atomics.h"
 #include "base/clock.h"
 #include "nvme/drive_internal.h"
+#include "nvme/named.h"
 #include "nvme/soft/port.h"
 #include "nvme/vfio.h"
 
@@ -300,8 +301,10 @@ static int bring_up(struct nvme_drive *d, uint32_t nsid, struct tutti_error *err
     rc = open_lane(d, 1, WHOLE_DEPTH, WHOLE_LISTS, NULL, &d->lane[0], err);
     if (rc == 0)
         rc = nvme_drive_reach(d, d->lane[0], d->buffer, WHOLE_BYTES, err);
-    if (rc == 0)
+    if (rc == 0) {
+        (void)nvme_health(d->controller, &d->health, NULL); /* a drive may be without the log */
         rc = warden_start(d, err);
+    }
     return rc;
 }
 
@@ -382,13 +385,12 @@ static int open_named(const char *name, struct nvme_drive **out, struct tutti_er
     return rc < 0 ? rc : nvme_drive_open_port(name, &port, nsid, &NVME_BOUNDS, out, err);
 }
 
-int nvme_drive_open(const char *name, struct nvme_drive **out, struct tutti_error *err)
+/** By its address, whatever it was called: so it is one drive under each of its names. */
+static int open_addressed(const char *name, struct nvme_drive **out, struct tutti_error *err)
 {
     struct nvme_drive *d;
     int rc = 0;
 
-    if (!nvme_drive_is_named(name))
-        return tutti_error_set(err, -EINVAL, "%s: is not the name of a drive", name);
     pthread_mutex_lock(&registry_lock);
     for (d = registry; d && strcmp(d->name, name) != 0; d = d->next)
         ;
@@ -408,6 +410,40 @@ int nvme_drive_open(const char *name, struct nvme_drive **out, struct tutti_erro
     }
     pthread_mutex_unlock(&registry_lock);
     *out = rc == 0 ? d : NULL;
+    return rc;
+}
+
+/** Where a serial was bound some other drive may be by now. */
+static int check_serial(struct nvme_drive *d, const char *name, const char *serial,
+                        struct tutti_error *err)
+{
+    if (strcmp(d->facts.serial, serial) == 0)
+        return 0;
+    return tutti_error_set(err, -ENXIO,
+                           "%s: what is bound there (%s) says that it is %s: bind the drive again "
+                           "(tutti bind %s)",
+                           name, d->name, d->facts.serial, serial);
+}
+
+int nvme_drive_open(const char *name, struct nvme_drive **out, struct tutti_error *err)
+{
+    char serial[NVME_NAME], address[NVME_NAME];
+    int rc;
+
+    *out = NULL;
+    if (!nvme_drive_is_named(name))
+        return tutti_error_set(err, -EINVAL, "%s: is not the name of a drive", name);
+    if (!nvme_named_serial(name, serial))
+        return open_addressed(name, out, err);
+    rc = nvme_named_resolve("", name, address, err);
+    if (rc == 0)
+        rc = open_addressed(address, out, err);
+    if (rc == 0)
+        rc = check_serial(*out, name, serial, err);
+    if (rc < 0) {
+        nvme_drive_close(*out);
+        *out = NULL;
+    }
     return rc;
 }
 

@@ -3,8 +3,8 @@
  * drive.h: an NVMe namespace that this process drives by itself, as a flat
  * device that the pool and the engine share.
  *
- * A drive has a name ("nvme:0000:01:00.0", "nvme:0000:01:00.0/2", or
- * "soft:FILE" for the software controller over a file), one controller, one
+ * A drive has a name ("nvme:0000:01:00.0", "nvme:0000:01:00.0/2", "nvme:serial=S",
+ * or "soft:FILE" for the software controller over a file), one controller, one
  * lane for whole reads and writes by the pool, and one that an engine may take.
  * A thread of its own, the warden, is the only one that uses the admin queue
  * after the opening. It looks once in a while (no command pays for it): at the
@@ -44,7 +44,7 @@ bool nvme_drive_is_named(const char *path);
  * nvme_drive_open() - the drive of that name, brought up where this process has not yet
  *
  * Any thread. Return: 0, or a negative errno with a message: as nvme_open(), -EINVAL for a name
- * that is none, -EBUSY where another process has it.
+ * that is none, -EBUSY where another process has it, -ENXIO where its serial is another.
  */
 int nvme_drive_open(const char *name, struct nvme_drive **drive, struct tutti_error *err);
 

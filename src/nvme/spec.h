@@ -179,11 +179,15 @@
 #define NVME_SGL_SUBTYPE(word1) ((word1) >> 56 & 0xf)
 
 /* Health information: Base 5.16.1.3. Byte offsets. */
-#define NVME_HEALTH_WARNING 0u /* bits below */
-#define NVME_HEALTH_SPARE 3u   /* percent */
-#define NVME_HEALTH_USED 5u    /* percent of the rated endurance; may exceed 100 */
+#define NVME_HEALTH_WARNING 0u        /* bits below */
+#define NVME_HEALTH_TEMPERATURE 1u    /* 2 bytes, kelvin */
+#define NVME_HEALTH_SPARE 3u          /* percent */
+#define NVME_HEALTH_USED 5u           /* percent of the rated endurance; may exceed 100 */
+#define NVME_HEALTH_MEDIA_ERRORS 160u /* 16 bytes */
 #define NVME_WARNING_SPARE 1u
+#define NVME_WARNING_TEMPERATURE 2u
 #define NVME_WARNING_DEGRADED 4u
 #define NVME_WARNING_READ_ONLY 8u
+#define NVME_WARNING_BACKUP 16u /* of volatile memory */
 
 #endif

@@ -149,17 +149,29 @@ static int check_function(struct nvme_vfio *v, const char *address, int *group,
 
 /* The device. */
 
-/** Move to the highest number that is free: what has the highest is closed first. */
+/**
+ * Move to the highest number that is free: what has the highest is closed first.
+ *
+ * The soft limit is usually 1024, and serving engines raise it when they feel like it: what they
+ * open then would lie above. So it is out of the way for the moment. Who sets it at the very same
+ * moment finds it as it was before; who has more than DESCRIPTORS open is not covered.
+ */
 static int highest(int fd)
 {
-    struct rlimit limit;
+    struct rlimit limit, most;
     int at, to = -1;
 
     if (fd < 0 || getrlimit(RLIMIT_NOFILE, &limit) < 0)
         return fd;
-    at = limit.rlim_cur < DESCRIPTORS ? (int)limit.rlim_cur : (int)DESCRIPTORS;
+    most = limit;
+    if (most.rlim_cur < DESCRIPTORS)
+        most.rlim_cur = most.rlim_max < DESCRIPTORS ? most.rlim_max : DESCRIPTORS;
+    if (setrlimit(RLIMIT_NOFILE, &most) < 0)
+        most = limit;
+    at = most.rlim_cur < DESCRIPTORS ? (int)most.rlim_cur : (int)DESCRIPTORS;
     while (to < 0 && --at > fd)
         to = fcntl(fd, F_DUPFD_CLOEXEC, at); /* the lowest from @at on: there is none above */
+    setrlimit(RLIMIT_NOFILE, &limit);
     if (to < 0)
         return fd;
     close(fd);

@@ -208,9 +208,28 @@ def test_info(pool: Path) -> None:
     assert rank["shapes"][0]["layers"] == 4
     assert rank["scan"]["valid"] == 0
     assert rank["scan"]["empty"] == rank["shapes"][0]["slots"]
+    assert rank["health"] == [None]
     words = run("info", pool)
     assert words.returncode == DONE
     assert told["pool_id"] in words.stdout
+
+
+def test_info_says_how_drives_are(tmp_path: Path) -> None:
+    """Drives of software; the second warns by its option."""
+    drives: list[str | Path] = []
+    for name, options in (("a", ""), ("b", ",warns=10")):
+        (tmp_path / name).touch()
+        os.truncate(tmp_path / name, 40 << 20)
+        drives += ["--member", f"soft:{tmp_path / name}{options}"]
+    answer("format", tmp_path / "p", "--size", "32MiB", *SMALL, *drives)
+    well, ill = answer("info", tmp_path / "p", *drives)["ranks"][0]["health"]
+    assert not any(well[word] for word in ("read_only", "hot", "unreliable", "low_on_spare"))
+    assert (well["used"], well["spare_left"], well["celsius"]) == (3, 100, 37)
+    assert ill["read_only"]
+    assert ill["hot"]
+    said = run("info", tmp_path / "p", *drives).stdout
+    assert "health: 3 % worn, 100 % spare, 37 C, 2 media errors\n" in said
+    assert "WARNS: read-only, too hot or too cold" in said
 
 
 def test_info_counts_what_is_stored(filled: Path) -> None:

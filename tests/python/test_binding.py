@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 from tutti_kv import _tutti as t
+from tutti_kv.counting import Counting
+from tutti_kv.metrics import TuttiStats
 
 GEOMETRY = t.Geometry(3, 1, 8192, 32, 1)
 WHO = b"who are you? me!"
@@ -175,4 +177,33 @@ def test_members_and_scrub(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="over"):
         scrub.step(0)
     assert serve.close(timeout=5.0) is None
+    pool.close()
+
+
+def test_health_of_drives(tmp_path: Path) -> None:
+    """What a drive (of software) says of itself; of a file there is nothing to say."""
+    files = [tmp_path / name for name in ("a", "b")]
+    for file in files:
+        file.touch()
+        os.truncate(file, 24 << 20)
+    drives = [f"soft:{files[0]}", f"soft:{files[1]},warns=9"]
+    pool, _ = t.Pool.open_or_format(
+        str(tmp_path / "pool"), members=drives, size=16 << 20, geometry=GEOMETRY
+    )
+    well, ill = pool.member_health()
+    assert well is not None
+    assert ill is not None
+    assert not well["warns"]
+    assert ill["warns"]
+    assert well["text"] == "3 % worn, 100 % spare, 37 C, 2 media errors"
+    assert "WARNS: read-only, low on spare blocks" in ill["text"]
+    stats = TuttiStats(data={})
+    Counting(0, stats)._gauge_health(pool)
+    assert stats.data["drive_warns|0|0"] == 0
+    assert stats.data["drive_warns|0|1"] == 1
+    assert stats.data["drive_celsius|0|1"] == 37
+    pool.close()
+
+    pool, _ = t.Pool.open_or_format(str(tmp_path / "files"), size=16 << 20, geometry=GEOMETRY)
+    assert pool.member_health() == [None]
     pool.close()

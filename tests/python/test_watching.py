@@ -93,8 +93,8 @@ class Library:
     """Serve and pool of the library."""
 
     def __init__(self) -> None:
-        self.fenced = self.flushes = 0
-        self.fails = False
+        self.fenced = self.flushes = self.looks = 0
+        self.fails = self.warns = False
         self.answers = threading.Event()
         self.answers.set()
 
@@ -103,6 +103,10 @@ class Library:
 
     def member_states(self) -> list[dict[str, object]]:
         return [{"fenced": bool(self.fenced >> m & 1), "reason": "a test"} for m in range(2)]
+
+    def member_health(self) -> list[dict[str, object] | None]:
+        self.looks += 1
+        return [None, {"warns": self.warns, "text": "9 % spare; WARNS: read-only"}]
 
     def flush(self) -> None:
         self.flushes += 1
@@ -134,4 +138,32 @@ def test_members_are_flushed_after_writes_and_told_of(
     assert not watch.ended(0.1)
     library.answers.set()
     assert watch.ended(20)
+    bell.close()
+
+
+def test_a_drive_that_warns_is_told_of_at_once_and_then_now_and_then(
+    disk: Disk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Seen to fail without the look at the time: a line at every look."""
+    library, bell = Library(), Bell()
+    said: list[str] = []
+
+    def lines(word: str) -> int:
+        return sum(word in line for line in said)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(watching.logger, "warning", lambda text, *of: said.append(text % of))
+        library.warns = True
+        watch = MemberWatch((library, library), 0, "/none", bell)  # type: ignore[arg-type]
+        until("nobody is told", lambda: lines("member 1 of rank 0 says") == 1)
+        looks = library.looks
+        until("it is not looked at", lambda: library.looks >= looks + 5)
+        library.warns = False
+        until("nobody is told of the end", lambda: lines("warns no more") == 1)
+        assert lines("WARNS: read-only") == 1
+        monkeypatch.setattr(watching, "HEALTH_EVERY", 0.05)
+        library.warns = True
+        until("it is told of once", lambda: lines("WARNS: read-only") >= 3)
+        watch.end()
+        assert watch.ended(20)
     bell.close()

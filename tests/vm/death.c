@@ -5,7 +5,8 @@
  * A GPU's memory is released when its descriptor is; here a pipe's end stands
  * for it. When it is heard to close, the drive must have been stopped.
  *
- * Seen to fail: descriptors and stopped_first where the drive kept the descriptor that it got;
+ * Seen to fail: descriptors and stopped_first where the drive kept the descriptor that it got, and
+ * descriptors where it got the highest below the limit of the moment;
  * descriptors without close-on-exec; killed where the process only closed the pipe and lived on (by
  * bus mastering, and without that check by what the drive wrote); killed_with_child and
  * fork_has_nothing where a child kept the descriptors, and where it kept the registers; asked_for
@@ -14,11 +15,10 @@
  */
 #include <dirent.h>
 #include <fcntl.h>
-#include <linux/pci_regs.h>
 #include <poll.h>
-#include <sched.h>
 #include <signal.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
 #include <sys/wait.h>
 
 #include "guest.h"
@@ -58,18 +58,28 @@ static void say(int pipe)
     CHECK(write(pipe, "", 1) == 1);
 }
 
-/** Every descriptor of VFIO's goes with exec; the drives' are the highest of all. */
+/**
+ * Every descriptor of VFIO's goes with exec; the drives' are the highest of all, also of those that
+ * come when the limit was raised.
+ */
 static void descriptors(void)
 {
+    struct rlimit low, now;
     int drives = 0, others = 0, lowest = INT32_MAX, highest = 0;
     struct drive d, second;
     struct dirent *entry;
     DIR *dir;
 
+    CHECK(getrlimit(RLIMIT_NOFILE, &low) == 0);
+    low.rlim_cur = 256;
+    CHECK(setrlimit(RLIMIT_NOFILE, &low) == 0);
     drive_open(&d, PLAIN);
     drive_open(&second, FAULTY);
+    CHECK(getrlimit(RLIMIT_NOFILE, &now) == 0 && now.rlim_cur == 256, "the limit is another");
+    now.rlim_cur = now.rlim_max;
+    CHECK(setrlimit(RLIMIT_NOFILE, &now) == 0);
     for (int i = 0; i < 100; i++)
-        others += dup(0) >= 0;
+        others += fcntl(0, F_DUPFD_CLOEXEC, 512) >= 0;
     dir = opendir("/proc/self/fd");
     while ((entry = readdir(dir))) {
         int fd = atoi(entry->d_name);
@@ -249,29 +259,6 @@ static void asked_for(void)
     drive_close(&d);
 }
 
-static void slot_control(const char *port, uint16_t value)
-{
-    pci_config_write(port, pci_capability(port, PCI_CAP_ID_EXP) + PCI_EXP_SLTCTL, value);
-}
-
-/**
- * A slot with power off loses its drive. With power on again at once it is as if the drive had been
- * pulled out: the kernel, whose thread must not run in between, did not empty the slot itself.
- */
-static void empty_slot(const char *port, bool pulled_out)
-{
-    const struct sched_param first = {.sched_priority = 99}, usual = {0};
-    uint16_t on = pci_config(port, pci_capability(port, PCI_CAP_ID_EXP) + PCI_EXP_SLTCTL);
-
-    put("/sys/devices/system/cpu/cpu1/online", "0");
-    CHECK(sched_setscheduler(0, SCHED_FIFO, &first) == 0, "%s", strerror(errno));
-    slot_control(port, on | PCI_EXP_SLTCTL_PCC | PCI_EXP_SLTCTL_PWR_IND_OFF);
-    if (pulled_out)
-        slot_control(port, on);
-    CHECK(sched_setscheduler(0, SCHED_OTHER, &usual) == 0);
-    put("/sys/devices/system/cpu/cpu1/online", "1");
-}
-
 /** A drive goes while it is used: it is said to be gone, and its end is not waited for. */
 static void goes(const char *address, const char *port, bool pulled_out)
 {
@@ -288,7 +275,7 @@ static void goes(const char *address, const char *port, bool pulled_out)
     drive_memory(&d, 4096, &at);
     CHECK(drive_do(&d, &q, NVME_READ, at, 0, 4096) == NVME_OK);
     drive_put(&d, &q, NVME_READ, at, 0, 4096);
-    empty_slot(port, pulled_out);
+    pci_empty_slot(port, pulled_out);
     began = tutti_clock_now();
     do
         rc = nvme_admin(d.controller, get, NULL, &err);

@@ -3,16 +3,17 @@
  * guest.h: what the tests inside the virtual machine share.
  *
  * One static program is the guest's /init and all of its tests (init.c). The
- * machine that run.py makes has four drives and a peer, at fixed places:
+ * machine that run.py makes has five drives and a peer, at fixed places:
  *
  *     PLAIN    512-byte blocks, 512 KiB a command
  *     FAULTY   512-byte blocks; reads of BAD_READ and writes of BAD_WRITE fail
  *     SLOW     512-byte blocks; a few commands a second
  *     PULLED   4096-byte blocks, 128 KiB a command
+ *     LOST     512-byte blocks, 128 KiB a command; the last test of pools takes it away
  *     PEER     ivshmem: a PCI device whose BAR is memory, as a GPU's is
  *
- * PULLED and FAULTY stand in slots that can be switched off. Before all stands an IOMMU that lets
- * them reach what was mapped only.
+ * PULLED, FAULTY and LOST stand in slots that can be switched off. Before all stands an IOMMU that
+ * lets them reach what was mapped only.
  */
 #ifndef TESTS_VM_GUEST_H
 #define TESTS_VM_GUEST_H
@@ -34,9 +35,11 @@
 #define PORT "0000:00:03.0"
 #define PORT_OF_FAULTY "0000:00:05.0"
 #define PULLED "0000:01:00.0"
+#define PORT_OF_LOST "0000:00:08.0"
+#define LOST "0000:03:00.0"
 
-#define BAD_READ 2048u
-#define BAD_WRITE 4096u
+#define BAD_READ 2560u
+#define BAD_WRITE 4352u
 #define DRIVE_BYTES (64u << 20)
 #define PEER_BYTES (8u << 20)
 #define SECOND UINT64_C(1000000000)
@@ -51,7 +54,10 @@ struct test {
 extern const struct test use_tests[];
 extern const struct test trouble_tests[];
 extern const struct test lane_tests[];
+extern const struct test rule_tests[];
 extern const struct test memory_tests[];
+extern const struct test pool_tests[];
+extern const struct test pool_trouble_tests[];
 extern const struct test death_tests[];
 
 /** Ends the test where @condition does not hold. */
@@ -80,6 +86,10 @@ void pci_config_write(const char *address, uint32_t offset, uint16_t value);
 /** Where a capability lies in a function's configuration space, or 0. */
 uint32_t pci_capability(const char *address, uint8_t id);
 bool pci_bus_master(const char *address);
+/** What a drive is to Linux's own driver: a descriptor, and where @node is not NULL its path. */
+int pci_disk(const char *address, char node[300]);
+/** Takes the drive out of a port's slot: death.c says how. */
+void pci_empty_slot(const char *port, bool pulled_out);
 /** PEER's memory, or part of it. */
 uint8_t *peer_map(void);
 /** What the kernel logs from now on. Return: a descriptor for klog_says(). */

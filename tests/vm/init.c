@@ -103,8 +103,8 @@ static bool wanted(const char *name)
 
 int main(void)
 {
-    const struct test *const lists[] = {use_tests, lane_tests, memory_tests, trouble_tests,
-                                        death_tests};
+    const struct test *const lists[] = {use_tests,     rule_tests, lane_tests,         memory_tests,
+                                        trouble_tests, pool_tests, pool_trouble_tests, death_tests};
     uint32_t count = 0;
 
     mkdir("/proc", 0755);

@@ -4,7 +4,8 @@
  * transfers of any size as PRP and as SGL, and the warden's steps.
  *
  * Seen to fail: scattered with a list shared by two commands, and with an SGL's last segment
- * described as a data block; stuck where nothing was done about late commands.
+ * described as a data block; large with lists that run over their page; stuck where nothing was
+ * done about late commands.
  */
 #include "../unit/nvme/scatter.h"
 #include "guest.h"
@@ -74,6 +75,60 @@ static void scattered(void)
     scatter_over(PULLED, 64, 16);
 }
 
+/** One request: at the start of a page and behind it, by PRP and by SGL. */
+static void large_round(struct nvme_lane *lane, uint8_t *memory, uint32_t sgls, uint32_t skew)
+{
+    enum { BYTES = 6 << 20, GUARD = 8192 };
+    uint8_t *at = memory + GUARD + skew, *own = malloc(BYTES), *end = memory + BYTES + 2 * GUARD;
+    struct iovec iov = {.iov_base = at, .iov_len = BYTES};
+    struct nvme_transfer t = {
+        .offset = 8 << 20, .bytes = BYTES, .segments = 1, .iov = &iov, .opcode = NVME_WRITE};
+
+    lane->limits.sgls = sgls;
+    memset(memory, 0xa5, (size_t)(end - memory));
+    fill(at, BYTES, skew + sgls);
+    memcpy(own, at, BYTES);
+    nvme_lane_submit(lane, &t);
+    CHECK(collect_within(lane, 1, PATIENCE) == 1 && t.result == 0, "%d", t.result);
+    memset(at, 0xa5, BYTES);
+    t.opcode = NVME_READ;
+    nvme_lane_submit(lane, &t);
+    CHECK(collect_within(lane, 1, PATIENCE) == 1 && t.result == 0, "%d", t.result);
+    CHECK(memcmp(at, own, BYTES) == 0, "sgls %u, skew %u", sgls, skew);
+    for (const uint8_t *p = memory; p < end; p++)
+        CHECK(*p == 0xa5 || (p >= at && p < at + BYTES), "before or behind it");
+    free(own);
+}
+
+/** 6 MiB, split at MDTS or where a list of one page ends; what is around is untouched (case 19). */
+static void large_over(const char *address, uint32_t lists)
+{
+    const size_t bytes = (6 << 20) + 4 * 8192;
+    uint8_t *memory = aligned_alloc(4096, bytes);
+    struct nvme_drive *drive = open_named(address);
+    struct tutti_error err = {0};
+    struct nvme_facts facts;
+    struct nvme_lane *lane;
+
+    nvme_drive_facts(drive, &facts);
+    CHECK(nvme_drive_take_lane(drive, 64, lists, &lane, &err) == 0, "%s", err.message);
+    CHECK(nvme_drive_reach(drive, lane, memory, bytes, &err) == 0, "%s", err.message);
+    for (uint32_t skew = 0; skew <= 512; skew += 512) {
+        large_round(lane, memory, 0, skew);
+        large_round(lane, memory, facts.sgls, skew);
+    }
+    nvme_drive_give_lane(drive, lane);
+    nvme_drive_close(drive);
+    free(memory);
+}
+
+static void large(void)
+{
+    large_over(PLAIN, 16);
+    large_over(FAULTY, 16); /* no MDTS: the list of one page is the bound */
+    large_over(FAULTY, 1);
+}
+
 static void whole(void)
 {
     struct nvme_drive *drive = open_named(PLAIN), *same = open_named(PLAIN);
@@ -132,6 +187,7 @@ static void stuck(void)
 
 const struct test lane_tests[] = {
     {"whole reads and writes", whole},
+    {"a request of 6 MiB, split at MDTS or its list", large},
     {"scattered transfers, as PRP and as SGL", scattered},
     {"a stalled drive is brought back step by step", stuck},
     {NULL, NULL},

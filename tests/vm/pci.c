@@ -1,7 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* pci.c: drivers, configuration space, BARs and the kernel's log, through sysfs. */
+/* pci.c: drivers, disks, slots, configuration space, BARs and the kernel's log, through sysfs. */
+#include <dirent.h>
 #include <fcntl.h>
 #include <linux/pci_regs.h>
+#include <sched.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 
@@ -77,6 +79,32 @@ void pci_config_write(const char *address, uint32_t offset, uint16_t value)
     close(fd);
 }
 
+int pci_disk(const char *address, char node[300])
+{
+    char path[96], found[300] = "";
+    struct dirent *entry;
+    int fd = -1;
+    DIR *dir;
+
+    pci_bind(address, "nvme");
+    pci_path(path, address, "nvme");
+    for (int tries = 0; fd < 0 && tries < 5000; tries++) { /* it probes in a thread of its own */
+        dir = opendir(path);
+        while (dir && (entry = readdir(dir)))
+            if (strncmp(entry->d_name, "nvme", 4) == 0)
+                snprintf(found, sizeof(found), "/dev/%sn1", entry->d_name);
+        if (dir)
+            closedir(dir);
+        fd = open(found, O_RDWR | O_DIRECT | O_CLOEXEC);
+        if (fd < 0)
+            usleep(1000);
+    }
+    CHECK(fd >= 0, "%s: %s", found, strerror(errno));
+    if (node)
+        snprintf(node, 300, "%s", found);
+    return fd;
+}
+
 uint32_t pci_capability(const char *address, uint8_t id)
 {
     uint32_t at = pci_config(address, PCI_CAPABILITY_LIST) & 0xfc;
@@ -94,6 +122,29 @@ uint32_t pci_capability(const char *address, uint8_t id)
 bool pci_bus_master(const char *address)
 {
     return pci_config(address, PCI_COMMAND) & PCI_COMMAND_MASTER;
+}
+
+static void slot_control(const char *port, uint16_t value)
+{
+    pci_config_write(port, pci_capability(port, PCI_CAP_ID_EXP) + PCI_EXP_SLTCTL, value);
+}
+
+/**
+ * A slot with power off loses its drive. With power on again at once it is as if the drive had been
+ * pulled out: the kernel, whose thread must not run in between, did not empty the slot itself.
+ */
+void pci_empty_slot(const char *port, bool pulled_out)
+{
+    const struct sched_param first = {.sched_priority = 99}, usual = {0};
+    uint16_t on = pci_config(port, pci_capability(port, PCI_CAP_ID_EXP) + PCI_EXP_SLTCTL);
+
+    put("/sys/devices/system/cpu/cpu1/online", "0");
+    CHECK(sched_setscheduler(0, SCHED_FIFO, &first) == 0, "%s", strerror(errno));
+    slot_control(port, on | PCI_EXP_SLTCTL_PCC | PCI_EXP_SLTCTL_PWR_IND_OFF);
+    if (pulled_out)
+        slot_control(port, on);
+    CHECK(sched_setscheduler(0, SCHED_OTHER, &usual) == 0);
+    put("/sys/devices/system/cpu/cpu1/online", "1");
 }
 
 uint8_t *peer_map(void)

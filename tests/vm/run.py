@@ -4,7 +4,7 @@
 
 Responsible for: Debian's cloud kernel (downloaded once, never installed), an
 initramfs of the guest program and the modules that it needs, and a QEMU with
-four NVMe drives and a memory device behind an enforcing IOMMU. Must not know
+five NVMe drives and a memory device behind an enforcing IOMMU. Must not know
 what a test is about: the guest program prints "ok NAME" or "not ok NAME".
 
     tests/vm/run.py build/tests/vm/guest [--only PART] [--console]
@@ -30,6 +30,7 @@ META = "linux-image-cloud-amd64"
 CACHE = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "tutti"
 MODULES = ["nvme", "vfio_iommu_type1", "vfio_pci"]
 DRIVE_BYTES = 64 << 20  # as in guest.h
+LARGEST = [0, 10, 9, 8, 7]  # MDTS, best first: none; newer QEMUs take up to IOV_MAX pages
 PEER_BYTES = 8 << 20
 SECONDS = 400.0
 LINE = "console=ttyS0 panic=-1 no_timer_check mitigations=off intel_iommu=on iommu=nopt"
@@ -140,7 +141,7 @@ def drive(name: str, image: Path) -> list[str]:
     os.truncate(image, DRIVE_BYTES)
     node: dict[str, object] = {"driver": "file", "filename": str(image)}
     cut = {"event": "none", "errno": 5, "once": False}
-    bad = [{**cut, "iotype": "read", "sector": 2048}, {**cut, "iotype": "write", "sector": 4096}]
+    bad = [{**cut, "iotype": "read", "sector": 2560}, {**cut, "iotype": "write", "sector": 4352}]
     if name == "faulty":
         node = {"driver": "blkdebug", "image": node, "inject-error": bad}
     if name == "slow":
@@ -149,21 +150,50 @@ def drive(name: str, image: Path) -> list[str]:
     return ["-blockdev", json.dumps(node)]
 
 
+def largest_transfer(choices: list[int]) -> int:
+    """The first MDTS that this QEMU takes: some take 0 (no limit), others refuse it."""
+    said = ""
+    for mdts in choices:
+        tried = subprocess.run(
+            [
+                *("qemu-system-x86_64", "-M", "q35", "-accel", "tcg", "-nodefaults", "-S"),
+                *("-display", "none", "-monitor", "stdio"),
+                *("-blockdev", "null-co,node-name=none,size=1048576"),
+                *("-device", f"nvme,drive=none,serial=none,mdts={mdts}"),
+            ],
+            input="quit\n",
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        if tried.returncode == 0:
+            if mdts:
+                print(f"vm: mdts={choices[0]}: {said}; the faulty drive has {mdts} instead")
+                print("skipped a drive without MDTS: this QEMU makes none", flush=True)
+            return mdts
+        said = said or tried.stderr.strip().rsplit(": ", 1)[-1]
+    raise SystemExit(f"vm: this QEMU takes no mdts of {choices}: {said}")
+
+
 def machine(scratch: Path, root: Path, guest: Path, only: str | None, level: int) -> list[str]:
     """QEMU's command line. Places are those of guest.h."""
     memory = scratch / "initramfs"
     memory.write_bytes(initramfs(root, guest))
-    line = [LINE, f"loglevel={level}", *([f'only="{only}"'] if only else [])]
+    largest = largest_transfer(LARGEST)
+    line = [LINE, f"loglevel={level}", f"largest={largest}"]
+    line += [f'only="{only}"'] if only else []
     devices = [
         "intel-iommu,intremap=on,caching-mode=on",
         "pcie-root-port,id=one,addr=3,chassis=1,slot=1",
         "pcie-root-port,id=two,addr=5,chassis=2,slot=2",
+        "pcie-root-port,id=three,addr=8,chassis=3,slot=3",
         "nvme,drive=plain,serial=plain,addr=4,mdts=7",
-        "nvme,drive=faulty,serial=faulty,bus=two,mdts=0",
+        f"nvme,drive=faulty,serial=faulty,bus=two,mdts={largest}",
         "nvme,drive=slow,serial=slow,addr=6,mdts=7",
         "ivshmem-plain,memdev=peer,addr=7",
         "nvme,drive=pulled,serial=pulled,bus=one,mdts=5"
         ",logical_block_size=4096,physical_block_size=4096",
+        "nvme,drive=lost,serial=lost,bus=three,mdts=5",
     ]
     options = [
         *("-M", "q35,kernel-irqchip=split", "-accel", "tcg", "-cpu", "max", "-smp", "2"),
@@ -174,7 +204,7 @@ def machine(scratch: Path, root: Path, guest: Path, only: str | None, level: int
         *("-object", "throttle-group,id=few,x-iops-total=20"),
         *("-object", f"memory-backend-ram,id=peer,size={PEER_BYTES},share=on"),
     ]
-    for name in ("plain", "faulty", "slow", "pulled"):
+    for name in ("plain", "faulty", "slow", "pulled", "lost"):
         options += drive(name, scratch / f"{name}.img")
     for device in devices:
         options += ["-device", device]

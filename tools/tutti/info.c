@@ -67,6 +67,31 @@ static json_t *members_json(const struct tutti_pool *pool, const struct tutti_po
     return list;
 }
 
+/** By member: what its drive says of itself, or null for what is no drive of ours. */
+static json_t *health_json(const struct tutti_pool *pool, uint32_t members)
+{
+    json_t *list = json_array();
+
+    for (uint32_t m = 0; m < members; m++) {
+        struct tutti_member_health h;
+        char text[TUTTI_HEALTH_TEXT];
+        json_t *one = json_null();
+
+        if (tutti_pool_member_health(pool, m, &h) == 0) {
+            tutti_member_health_text(&h, text);
+            one = json_pack("{s:b, s:b, s:b, s:b, s:b, s:i, s:i, s:I, s:s}", "low_on_spare",
+                            (int)h.low_on_spare, "hot", (int)h.hot, "unreliable", (int)h.unreliable,
+                            "read_only", (int)h.read_only, "unprotected", (int)h.unprotected,
+                            "spare_left", (int)h.spare_left, "used", (int)h.used, "media_errors",
+                            (json_int_t)h.media_errors, "text", text);
+            if (h.celsius != INT32_MIN)
+                json_object_set_new(one, "celsius", json_integer(h.celsius));
+        }
+        json_array_append_new(list, one);
+    }
+    return list;
+}
+
 /** Members that are given no commands, by number, each with the reason. */
 static json_t *fenced_json(const char *home, const struct tutti_superblock *s)
 {
@@ -125,8 +150,9 @@ static json_t *rank_json(const struct arguments *a, uint32_t rank, struct tutti_
     if (pool_open_to_read(&a->pool, rank, &pool, err) < 0)
         return NULL;
     tutti_pool_info(pool, info);
-    object = json_pack("{s:i, s:o, s:o, s:I, s:I, s:I, s:I, s:b, s:s, s:i, s:o}", "rank", (int)rank,
-                       "members", members_json(pool, info), "fenced",
+    object = json_pack("{s:i, s:o, s:o, s:o, s:I, s:I, s:I, s:I, s:b, s:s, s:i, s:o}", "rank",
+                       (int)rank, "members", members_json(pool, info), "health",
+                       health_json(pool, info->superblock.members), "fenced",
                        fenced_json(a->pool.home, &info->superblock), "extents",
                        (json_int_t)info->extents, "epoch", (json_int_t)info->superblock.epoch,
                        "oldest_epoch", (json_int_t)info->superblock.oldest_epoch, "written_bytes",
@@ -185,6 +211,10 @@ static void print_rank(const json_t *rank, const struct tutti_pool_info *info)
         printf("  member %zu   %s\n", i, json_string_value(item));
         if (reason)
             printf("             fenced: %s\n", reason);
+        reason = json_string_value(
+            json_object_get(json_array_get(json_object_get(rank, "health"), i), "text"));
+        if (reason)
+            printf("             health: %s\n", reason);
     }
     printf("  extents    %" PRIu32 " of %s, alignment %" PRIu32 "\n", info->extents,
            size_text(s->extent_bytes, a), s->alignment);

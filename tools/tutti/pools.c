@@ -10,7 +10,8 @@
 
 static const struct argp_option pool_options[] = {
     {"member", 'M', "PATH", 0,
-     "A file, block device, folder or drive (nvme:ADDRESS) that holds a member; may be repeated "
+     "A file, block device, folder or drive (nvme:ADDRESS or nvme:serial=SERIAL) that holds a "
+     "member; may be repeated "
      "and may "
      "contain {rank} (default: one file in POOL)",
      1},

@@ -229,7 +229,11 @@ static uint32_t log_page(struct soft *s, const struct soft_command *c)
     if ((dword(c, 10) & 0xff) != NVME_LOG_HEALTH)
         return NVME_BAD_LOG_PAGE;
     data[NVME_HEALTH_WARNING] = s->warning;
+    data[NVME_HEALTH_TEMPERATURE] = 310 & 0xff;
+    data[NVME_HEALTH_TEMPERATURE + 1] = 310 >> 8;
     data[NVME_HEALTH_SPARE] = 100;
+    data[NVME_HEALTH_USED] = 3;
+    data[NVME_HEALTH_MEDIA_ERRORS] = 2;
     return give(s, c, data, (uint32_t)(bytes < sizeof(data) ? bytes : sizeof(data)));
 }
 

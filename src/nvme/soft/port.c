@@ -74,11 +74,11 @@ struct soft *soft_port_soft(const struct nvme_port *port)
 }
 
 /** Fill in the options that stand behind the first comma. Return: 0, or -EINVAL. */
-static int read_options(char *text, struct soft_options *o)
+static int read_options(char *text, struct soft_options *o, uint32_t *warns)
 {
-    enum { LBA, SGLS, MDTS, DEPTH, QUEUES, ABORTS, READY, TIMING, KINDS };
+    enum { LBA, SGLS, MDTS, DEPTH, QUEUES, ABORTS, READY, TIMING, WARNS, KINDS };
     char *const names[KINDS + 1] = {"lba",    "sgls",  "mdts",   "depth", "queues",
-                                    "aborts", "ready", "timing", NULL};
+                                    "aborts", "ready", "timing", "warns", NULL};
     char *value, *end;
 
     while (text && *text) {
@@ -103,6 +103,7 @@ static int read_options(char *text, struct soft_options *o)
           : kind == MDTS  ? &o->mdts
           : kind == DEPTH ? &o->mqes
           : kind == READY ? &o->ready_in
+          : kind == WARNS ? warns
                           : &o->queues) = (uint32_t)(kind == DEPTH ? number - 1 : number);
     }
     return 0;
@@ -136,16 +137,17 @@ static int begin(struct soft_port *p, char *what, struct tutti_error *err)
 {
     struct soft_options o = SOFT_USUAL;
     char *options = strchr(what, ',');
+    uint32_t warns = 0;
     int rc;
 
     o.ready_in = 59; /* half a minute, for a machine whose threads wait for each other */
     if (options)
         *options++ = 0;
-    if (read_options(options, &o) < 0)
+    if (read_options(options, &o, &warns) < 0)
         return tutti_error_set(
             err, -EINVAL,
-            "soft:%s: its options are lba=, sgls=, mdts=, depth=, queues=, aborts=, ready= and "
-            "timing=, each a number",
+            "soft:%s: its options are lba=, sgls=, mdts=, depth=, queues=, aborts=, ready=, "
+            "timing= and warns=, each a number",
             what);
     rc = open_file(p, what, err);
     if (rc < 0)
@@ -155,6 +157,7 @@ static int begin(struct soft_port *p, char *what, struct tutti_error *err)
     rc = soft_new(&o, &p->soft, err);
     if (rc < 0)
         return rc;
+    soft_warn(p->soft, warns);
     rc = soft_start(p->soft);
     return rc < 0 ? tutti_error_set(err, rc, "soft:%s: no thread: %s", what, strerror(-rc)) : 0;
 }

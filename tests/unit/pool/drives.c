@@ -7,11 +7,14 @@
  *
  * Seen to fail without the claim (two pools on one drive), with a child that
  * finds its parent's drive in the registry (it hangs), with names compared as
- * paths, and with a temporary file made for a drive.
+ * paths, and with a temporary file made for a drive; what_drives_say where the temperature was
+ * taken for Celsius.
  */
 #include "fixture.h"
 
 #include <sys/wait.h>
+
+#include "nvme/drive_internal.h"
 
 enum { DRIVES = 2 };
 
@@ -141,12 +144,68 @@ static void what_is_refused(void **state)
     unmake(&d);
 }
 
+static void what_drives_say(void **state)
+{
+    struct tutti_member_health h = {0};
+    char text[TUTTI_HEALTH_TEXT];
+    struct nvme_drive *drive;
+    struct tutti_pool *pool;
+    struct drives d;
+    (void)state;
+
+    make(&d);
+    free(d.name[1]);
+    assert_true(asprintf(&d.name[1], "soft:%s,warns=31", d.file[1]) > 0);
+    fixture_format(&d.options);
+    pool = fixture_open(&d.options);
+    assert_int_equal(tutti_pool_member_health(pool, 0, &h), 0);
+    assert_false(h.low_on_spare || h.hot || h.unreliable || h.read_only || h.unprotected);
+    tutti_member_health_text(&h, text);
+    assert_string_equal(text, "3 % worn, 100 % spare, 37 C, 2 media errors");
+    assert_int_equal(tutti_pool_member_health(pool, 1, &h), 0);
+    assert_true(h.low_on_spare && h.hot && h.unreliable && h.read_only && h.unprotected);
+    h = (struct tutti_member_health){true,       true,       true,      true,      true,
+                                     UINT32_MAX, UINT32_MAX, INT32_MAX, UINT64_MAX};
+    tutti_member_health_text(&h, text);
+    assert_non_null(strstr(text, "WARNS: read-only, unreliable, low on spare blocks, too hot"));
+    assert_non_null(strstr(text, "lost with the power"));
+    h = (struct tutti_member_health){.celsius = INT32_MIN, .read_only = true};
+    tutti_member_health_text(&h, text);
+    assert_string_equal(text, "0 % worn, 0 % spare, 0 media errors; WARNS: read-only");
+    assert_int_equal(tutti_pool_member_health(pool, DRIVES, &h), -EINVAL);
+
+    drive = tutti_pool_member_drive(pool, 0);
+    pthread_mutex_lock(&drive->word_lock);
+    drive->health = (struct nvme_health){0}; /* one without the log, and without temperature */
+    pthread_mutex_unlock(&drive->word_lock);
+    assert_int_equal(tutti_pool_member_health(pool, 0, &h), -ENODATA);
+    pthread_mutex_lock(&drive->word_lock);
+    drive->health.known = true;
+    pthread_mutex_unlock(&drive->word_lock);
+    assert_int_equal(tutti_pool_member_health(pool, 0, &h), 0);
+    assert_int_equal(h.celsius, INT32_MIN);
+    tutti_pool_close(pool);
+
+    free(d.name[0]);
+    free(d.name[1]);
+    d.name[0] = strdup(d.folder); /* files are the kernel's */
+    d.name[1] = strdup(d.folder);
+    d.options.bytes = 5 * MIB;
+    d.options.home = d.folder;
+    fixture_format(&d.options);
+    pool = fixture_open(&d.options);
+    assert_int_equal(tutti_pool_member_health(pool, 0, &h), -EOPNOTSUPP);
+    tutti_pool_close(pool);
+    unmake(&d);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_pool_on_drives),
         cmocka_unit_test(who_may_have_it),
         cmocka_unit_test(what_is_refused),
+        cmocka_unit_test(what_drives_say),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -38,7 +38,9 @@ struct rig {
     const char *member[2]; /* two member files, both in the home folder */
     char name[2][300];     /* or, for engine "nvme", two drives of software over files there */
     bool drives;
-    bool plain; /* and these as the files that they are */
+    bool plain;                /* and these as the files that they are */
+    const char *const *others; /* or others, @count of them (tests/vm) */
+    uint32_t count;
     uint64_t bytes;
     uint64_t extent_bytes;
     bool unverified;
@@ -68,8 +70,8 @@ static inline struct tutti_pool_options rig_pool_options(struct rig *r)
     }
     return (struct tutti_pool_options){
         .home = r->home,
-        .member = r->member,
-        .members = 2,
+        .member = r->others ? r->others : r->member,
+        .members = r->others ? r->count : 2,
         .ranks = 1,
         .bytes = r->bytes,
         .extent_bytes = r->extent_bytes,
