@@ -150,11 +150,9 @@ static int check_function(struct nvme_vfio *v, const char *address, int *group,
 /* The device. */
 
 /**
- * Move to the highest number that is free: what has the highest is closed first.
- *
- * The soft limit is usually 1024, and serving engines raise it when they feel like it: what they
- * open then would lie above. So it is out of the way for the moment. Who sets it at the very same
- * moment finds it as it was before; who has more than DESCRIPTORS open is not covered.
+ * Move to the highest number that is free: what has the highest is closed first. The soft limit is
+ * out of the way meanwhile: what is opened after it was raised would lie above. Who sets it at this
+ * very moment finds it as it was; who has more than DESCRIPTORS open is not covered.
  */
 static int highest(int fd)
 {
