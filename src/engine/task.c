@@ -72,6 +72,24 @@ static void finish(struct member *m, struct task *t)
                       t->retried, t->commands);
 }
 
+/** Nothing of it will be enqueued on the device's stream any more: who waits for that may go on. */
+static void launch_if_so(struct member *m, struct task *t)
+{
+    if (!t->expanded || t->launching > 0 || t->launched)
+        return;
+    t->launched = true;
+    tutti_ring_launched(m->ring, t->index);
+}
+
+void task_batch_launched(struct member *m, struct batch *b)
+{
+    if (b->launched)
+        return;
+    b->launched = true;
+    b->task->launching--;
+    launch_if_so(m, b->task);
+}
+
 static void finish_if_over(struct member *m, struct task *t)
 {
     if (t->expanded && t->open_batches == 0)
@@ -89,6 +107,7 @@ static void expanded(struct member *m, struct task *t)
 {
     list_remove(&m->class_list[t->class_], t);
     t->expanded = true;
+    launch_if_so(m, t);
     finish_if_over(m, t);
 }
 
@@ -237,22 +256,30 @@ static bool to_be_looked_at(struct member *m, const struct task *t, enum room ro
     return room == ROOM || (room == ROOM_FOR_OPEN_ONES && t->filling) || task_is_to_end(m, t);
 }
 
+/** What of its open batch is not submitted is not to be. */
+static void drop_filling(struct member *m, struct task *t, int error)
+{
+    struct batch *b = t->filling;
+
+    t->filling = NULL;
+    batch_drop_rest(b, error);
+    if (b->open == 0)
+        check_settle(m, b);
+}
+
 /** Bring one task forward by one command. CHANGED: it left its list; look again from the front. */
 static enum step step(struct member *m, struct task *t)
 {
-    enum look look = look_at(m, t);
+    enum look look;
 
+    if (t->filling && t->filling->copying && !place_out_over(m, t->filling))
+        return NOTHING; /* also where it is to end: the device writes into its staging */
+    look = look_at(m, t);
     if (look == STEP_OVER)
         return NOTHING;
     if (look == GIVE_UP) {
-        if (t->filling) {
-            struct batch *b = t->filling;
-
-            t->filling = NULL;
-            batch_drop_rest(b, task_end_error(m, t));
-            if (b->open == 0)
-                check_settle(m, b);
-        }
+        if (t->filling)
+            drop_filling(m, t, task_end_error(m, t));
         give_up(m, t);
         return CHANGED;
     }
@@ -268,6 +295,12 @@ static enum step step(struct member *m, struct task *t)
         case OPENED:
             break;
         }
+        if (t->filling->copying)
+            return NOTHING;
+    }
+    if (t->filling->copy_error) {
+        drop_filling(m, t, t->filling->copy_error);
+        return SUBMITTED;
     }
     if (!batch_submit(m, t->filling))
         return FULL;
