@@ -71,10 +71,10 @@ struct tutti_streams {
  *   touched, so that no fault comes later. *huge tells whether
  * @free: gives it back
  * @direct: whether engines on this machine can move data straight to and from
- *   KV memory at address (alignment is the engine's matter)
- * @copy_in: staging -> KV memory, complete on return; NULL where there are streams
- * @copy_out: KV memory -> staging, complete on return; NULL where there are streams
- * @streams: NULL where KV memory is the host's
+ *   KV memory at address (alignment is the engine's matter). What they can't reach, @streams do
+ * @copy_in: staging -> KV memory, complete on return; what @streams copy is not for these
+ * @copy_out: KV memory -> staging, complete on return
+ * @streams: NULL where all that there is is the host's
  *
  * All calls are thread-safe.
  */

@@ -61,7 +61,7 @@ struct batch_list {
  * struct task - this member's part of an IOCB; one for each index of the ring
  * @sequence: order of taking
  * @class_: the IOCB's, or the higher one of a task that waits for it
- * @direct: its layer's memory takes direct transfers
+ * @reachable, @direct: its layer's memory is the host's to touch; and takes direct transfers
  * @expanded: every position is in a batch or was given up
  * @cursor: next position
  * @filling: its batch whose commands are not all submitted
@@ -79,6 +79,7 @@ struct task {
     uint64_t held; /* the last look that stepped over it: what it waits for was not ready */
     uint8_t class_;
     bool started;
+    bool reachable;
     bool direct;
     bool expanded;
     uint32_t cursor;

@@ -50,6 +50,11 @@ static void note_error(struct member *m, const struct tutti_error *why)
     member_count(&m->counters.io_errors, 1);
 }
 
+static bool by_stream(const struct member *m, const struct batch *b)
+{
+    return m->copier && !b->task->reachable;
+}
+
 /** Enqueue what m->copies lists. The batch is copying where something has to be waited for. */
 static void enqueue(struct member *m, struct batch *b, enum tutti_way way, uint32_t count)
 {
@@ -94,13 +99,13 @@ void place_out(struct member *m, struct batch *b)
         for (uint32_t part = 0; part < p->parts; part++, at += p->object_stride) {
             uint64_t kv = kv_address(b, i, part);
 
-            if (m->copier)
+            if (by_stream(m, b))
                 m->copies[n++] = (struct tutti_copy){kv, at, p->object_bytes};
             else
                 m->device->copy_out(at, kv, p->object_bytes);
             memset(at + p->object_bytes, 0, p->object_stride - p->object_bytes);
         }
-    if (m->copier)
+    if (by_stream(m, b))
         enqueue(m, b, TUTTI_COPY_OUT, n);
 }
 
@@ -132,7 +137,7 @@ bool place_in(struct member *m, struct batch *b)
         for (uint32_t part = 0; part < p->parts; part++) {
             if (batch_is_bad(b, i) || map_status(b->task->map, b->first + i) != 0)
                 continue;
-            if (m->copier)
+            if (by_stream(m, b))
                 m->copies[n++] =
                     (struct tutti_copy){kv_address(b, i, part),
                                         (void *)(uintptr_t)batch_part(b, i, part), p->object_bytes};

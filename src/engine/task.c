@@ -199,17 +199,31 @@ bool task_wait_for_records(struct member *m, struct batch *b)
     return false;
 }
 
+/** Whether a layer's memory is the host's to touch; else the device's streams copy. */
+static bool is_reachable(const struct member *m, const struct task *t)
+{
+    const struct tutti_placement *p = t->map->placement;
+
+    for (uint32_t part = 0; part < p->parts; part++)
+        if (!m->device->direct(t->map->planes[t->iocb->layer * p->parts + part].base,
+                               p->object_bytes))
+            return false;
+    return true;
+}
+
 /** Direct or staged: one answer for a layer, since all its objects lie alike. */
 static bool is_direct(const struct member *m, const struct task *t)
 {
     const struct tutti_placement *p = t->map->placement;
     uint32_t mask = m->options.direct ? m->options.alignment - 1 : 0;
 
+    if (!t->reachable)
+        return false;
+
     for (uint32_t part = 0; part < p->parts; part++) {
         const struct tutti_kv_plane *plane = &t->map->planes[t->iocb->layer * p->parts + part];
 
-        if (((plane->base | plane->block_stride | p->object_bytes) & mask) != 0 ||
-            !m->device->direct(plane->base, p->object_bytes))
+        if (((plane->base | plane->block_stride | p->object_bytes) & mask) != 0)
             return false;
         if (m->backend->fixed_only &&
             !m->type->reaches(m->backend, (const void *)(uintptr_t)plane->base, p->object_bytes))
@@ -237,8 +251,10 @@ static enum look look_at(struct member *m, struct task *t)
     if (!tutti_ring_start(m->ring, t->index, tutti_clock_now()))
         return GIVE_UP;
     t->started = true;
-    if (t->kind == READ_LAYER || t->kind == WRITE_LAYER)
+    if (t->kind == READ_LAYER || t->kind == WRITE_LAYER) {
+        t->reachable = is_reachable(m, t);
         t->direct = is_direct(m, t);
+    }
     return GO;
 }
 
