@@ -141,8 +141,8 @@ struct cu_resource {
       (int *value, int attribute, cu_device device))                                               \
     X(primary_retain, "cuDevicePrimaryCtxRetain", 7000, (cu_context * context, cu_device device))  \
     X(primary_release, "cuDevicePrimaryCtxRelease", 11000, (cu_device device))                     \
-    X(context_push, "cuCtxPushCurrent", 4000, (cu_context context))                                \
-    X(context_pop, "cuCtxPopCurrent", 4000, (cu_context * context))                                \
+    X(context_current, "cuCtxGetCurrent", 4000, (cu_context * context))                            \
+    X(context_set, "cuCtxSetCurrent", 4000, (cu_context context))                                  \
     X(host_register, "cuMemHostRegister", 6050, (void *memory, size_t bytes, unsigned flags))      \
     X(host_unregister, "cuMemHostUnregister", 4000, (void *memory))                                \
     X(host_pointer, "cuMemHostGetDevicePointer", 3020,                                             \

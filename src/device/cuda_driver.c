@@ -36,16 +36,18 @@ int cuda_failed(struct tutti_error *err, cu_result result, const char *what, con
                            remedy ? "; " : "", remedy ? remedy : "");
 }
 
-/** The driver's own finder of entry points; it has two shapes, the older without @found. */
-static cu_result find(cu_proc_address *finder, const char *name, void **call, int version,
-                      int *found)
+/**
+ * An entry point by name and version, or NULL. Not asked for where the driver is older: it would
+ * give what it has under that name, with other parameters.
+ */
+static void *find(cu_proc_address *finder, const char *name, int version, int driver)
 {
-    cu_result rc;
+    void *call = NULL;
+    int found;
 
-    *call = NULL;
-    *found = CU_PROC_FOUND;
-    rc = finder(name, call, version, CU_PROC_LEGACY_STREAM, found);
-    return rc;
+    if (version > driver || finder(name, &call, version, CU_PROC_LEGACY_STREAM, &found) != CU_OK)
+        return NULL;
+    return call;
 }
 
 static int load(struct cuda_api *api, struct tutti_error *err)
@@ -53,7 +55,7 @@ static int load(struct cuda_api *api, struct tutti_error *err)
     void *library = dlopen("libcuda.so.1", RTLD_NOW | RTLD_LOCAL);
     cu_proc_address *finder = NULL;
     void *symbol;
-    int found;
+    int driver = 0;
 
     if (!library)
         return tutti_error_set(err, -ENODEV,
@@ -70,17 +72,23 @@ static int load(struct cuda_api *api, struct tutti_error *err)
                                "11.7 or newer is needed");
     }
     memcpy(&finder, &symbol, sizeof(finder));
+    symbol = find(finder, "cuDriverGetVersion", 2020, 2020);
+    if (symbol) {
+        memcpy(&api->driver_version, &symbol, sizeof(api->driver_version));
+        api->driver_version(&driver);
+    }
 #define LOAD(field, name, least, parameters)                                                       \
-    if (find(finder, name, &symbol, least, &found) != CU_OK || !symbol)                            \
-        return tutti_error_set(err, -ENOTSUP,                                                      \
-                               "the CUDA driver has no %s of version %d.%d: update it", name,      \
-                               least / 1000, least % 1000 / 10);                                   \
+    symbol = find(finder, name, least, driver);                                                    \
+    if (!symbol)                                                                                   \
+        return tutti_error_set(                                                                    \
+            err, -ENOTSUP, "the CUDA driver (%d.%d) has no %s of version %d.%d: update it",        \
+            driver / 1000, driver % 1000 / 10, name, (least) / 1000, (least) % 1000 / 10);         \
     memcpy(&api->field, &symbol, sizeof(api->field));
     CUDA_CALLS(LOAD)
 #undef LOAD
 #define LOAD(field, name, least, parameters)                                                       \
-    if (find(finder, name, &symbol, least, &found) == CU_OK && symbol)                             \
-        memcpy(&api->field, &symbol, sizeof(api->field));
+    symbol = find(finder, name, least, driver);                                                    \
+    memcpy(&api->field, &symbol, sizeof(api->field));
     CUDA_OPTIONAL_CALLS(LOAD)
 #undef LOAD
     return 0;
@@ -145,10 +153,14 @@ void cuda_driver_close(void)
     pthread_mutex_unlock(&lock);
 }
 
+/* Set and not pushed: a push whose pop fails would be one more on the stack each time. */
+
 cu_result cuda_enter(struct cuda_inside *inside)
 {
-    cu_result rc = cuda_driver.api.context_push(cuda_driver.context);
+    cu_result rc = cuda_driver.api.context_current(&inside->before);
 
+    if (rc == CU_OK && inside->before != cuda_driver.context)
+        rc = cuda_driver.api.context_set(cuda_driver.context);
     inside->mode = CU_CAPTURE_RELAXED;
     if (rc == CU_OK)
         cuda_driver.api.capture_mode(&inside->mode); /* now what it was before */
@@ -158,8 +170,8 @@ cu_result cuda_enter(struct cuda_inside *inside)
 void cuda_leave(const struct cuda_inside *inside)
 {
     int mode = inside->mode;
-    cu_context ours;
 
     cuda_driver.api.capture_mode(&mode);
-    cuda_driver.api.context_pop(&ours);
+    if (inside->before != cuda_driver.context)
+        cuda_driver.api.context_set(inside->before);
 }

@@ -34,6 +34,7 @@ int cuda_failed(struct tutti_error *err, cu_result result, const char *what, con
  * thread's harmless question ends another thread's graph. What was current comes back.
  */
 struct cuda_inside {
+    cu_context before;
     int mode;
 };
 

@@ -63,7 +63,8 @@ void standin_counts(struct standin_counts *counts);
     X(host_free, "cuMemFreeHost", 2000, (void *memory))                                            \
     X(copy_in_now, "cuMemcpyHtoD", 3020, (cu_pointer to, const void *from, size_t bytes))          \
     X(copy_out_now, "cuMemcpyDtoH", 3020, (void *to, cu_pointer from, size_t bytes))               \
-    X(context_current, "cuCtxGetCurrent", 4000, (cu_context * context))                            \
+    X(context_push, "cuCtxPushCurrent", 4000, (cu_context context))                                \
+    X(context_pop, "cuCtxPopCurrent", 4000, (cu_context * context))                                \
     X(context_synchronize, "cuCtxSynchronize", 2000, (void))                                       \
     X(stream_priority, "cuStreamGetPriority", 5050, (cu_stream stream, int *priority))             \
     X(stream_wait_event, "cuStreamWaitEvent", 3020,                                                \

@@ -23,6 +23,7 @@
     X("cuDevicePrimaryCtxRelease", 11000, cuDevicePrimaryCtxRelease_v2)                            \
     X("cuCtxPushCurrent", 4000, cuCtxPushCurrent_v2)                                               \
     X("cuCtxPopCurrent", 4000, cuCtxPopCurrent_v2)                                                 \
+    X("cuCtxSetCurrent", 4000, cuCtxSetCurrent)                                                    \
     X("cuCtxGetCurrent", 4000, cuCtxGetCurrent)                                                    \
     X("cuCtxSynchronize", 2000, cuCtxSynchronize)                                                  \
     X("cuCtxGetStreamPriorityRange", 5050, cuCtxGetStreamPriorityRange)                            \

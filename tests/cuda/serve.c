@@ -307,6 +307,70 @@ static void scrub(void **state)
     rig_remove(&r);
 }
 
+/** Load and store, with the k-th call from here failing. Return: whether all went well. */
+static bool with_a_failure(struct rig *r, uint64_t k)
+{
+    uint32_t chain = 10 + 2 * (uint32_t)k, good = 0;
+    struct tutti_transfer items[64];
+    struct tutti_origin origins[64];
+    struct tutti_error err = {0};
+    struct tutti_result result;
+    struct tutti_retrieve *load;
+    struct tutti_store *store;
+    struct tutti_match match;
+    uint8_t hashes[64 * 32];
+    uint32_t index[64];
+    bool all = true;
+
+    memset(r->kv, 0x77, r->kv_bytes);
+    assert_int_equal(rig_find(r, 1, COUNT, INTO, &match, items), COUNT);
+    standin_fail_call(k, CU_INVALID_VALUE);
+    if (tutti_retrieve_begin(r->serve, 0, items, COUNT, false, 1, &load, &err) == 0) {
+        assert_int_equal(tutti_retrieve_wait(load, 20 * SECOND), 0);
+        tutti_retrieve_result(load, &result);
+        for (uint32_t i = 0; i < COUNT; i++) {
+            if (result.position[i] == 0)
+                assert_int_equal(rig_wrong(r, 1, i, INTO + i), 0);
+            good += result.position[i] == 0;
+        }
+        assert_int_equal(tutti_retrieve_end(load), 0);
+    }
+    all = good == COUNT;
+    assert_int_equal(tutti_directory_unpin(r->directory, match.slot, match.generation), 0);
+
+    rig_hashes(chain, 8, hashes);
+    assert_int_equal(
+        tutti_directory_reserve(r->directory, hashes, 32, 0, 8, false, items, origins, index), 8);
+    for (uint32_t i = 0; i < 8; i++)
+        rig_fill(r, chain, items[i].block = index[i], index[i]);
+    good = 0;
+    if (tutti_store_begin(r->serve, 0, items, origins, 8, RIG_LAYERS, 1, &store, &err) == 0)
+        good = rig_store_end(r, store, items);
+    else
+        for (uint32_t i = 0; i < 8; i++)
+            tutti_directory_report(r->directory, 0, items[i].slot, items[i].generation, false);
+    standin_fail_call(0, CU_OK);
+    assert_int_equal(rig_load(r, chain, 8, INTO), good); /* compares what it calls good */
+    return all && good == 8;
+}
+
+/** Whichever of the driver's calls fails, all ends, and what is called good is right. */
+static void any_call_fails(void **state)
+{
+    uint32_t failed = 0;
+    struct rig r;
+    (void)state;
+
+    make(&r, NULL);
+    tutti_serve_stream(r.serve, gpu_stream());
+    for (uint64_t k = 1; k <= 80; k++)
+        failed += !with_a_failure(&r, k);
+    assert_true(failed > 10);
+    assert_true(with_a_failure(&r, 100000));
+    rig_close(&r);
+    rig_remove(&r);
+}
+
 int main(int argc, char **argv)
 {
     const struct CMUnitTest both[] = {
@@ -317,6 +381,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(a_load_waits_for_its_blocks),
         cmocka_unit_test(a_store_waits_for_its_source),
         cmocka_unit_test(scrub),
+        cmocka_unit_test(any_call_fails),
     };
     /* A stream that is stuck holds all others up where there is one queue. */
     const struct CMUnitTest several_queues[] = {

@@ -14,7 +14,6 @@ struct cu_context_s standin_context;
 struct standin_counts standin_count;
 
 static bool initialised;
-static int version = 13000;
 static int attribute[CU_ATTRIBUTES] = {
     [CU_ATTRIBUTE_SMS] = 132,
     [CU_ATTRIBUTE_UNIFIED_ADDRESSING] = 1,
@@ -46,9 +45,12 @@ bool kept(enum rule rule)
     return !broken || strcmp(broken, name[rule]) != 0;
 }
 
+/** Entry points are asked for before cuInit(). */
 int standin_version(void)
 {
-    return version;
+    const char *told = getenv("STANDIN_VERSION");
+
+    return told ? atoi(told) : 13000;
 }
 
 int *thread_capture_mode(void)
@@ -150,15 +152,12 @@ void standin_counts(struct standin_counts *counts)
 
 cu_result cuInit(unsigned flags)
 {
-    const char *told = getenv("STANDIN_VERSION");
-
     if (flags != 0)
         return CU_INVALID_VALUE;
     pthread_mutex_lock(&standin_lock);
     if (!initialised) {
-        version = told ? atoi(told) : version;
         fprintf(stderr, "*** %s, driver %d: nothing here ran on a GPU ***\n", STANDIN_NAME,
-                version);
+                standin_version());
         memory_open();
         queues_open();
         initialised = true;
@@ -168,7 +167,7 @@ cu_result cuInit(unsigned flags)
 
 cu_result cuDriverGetVersion(int *to)
 {
-    *to = version; /* may be asked before cuInit() */
+    *to = standin_version(); /* may be asked before cuInit() */
     return CU_OK;
 }
 
@@ -257,6 +256,20 @@ cu_result cuCtxGetCurrent(cu_context *context)
     cu_result rc = call_begin(ANYWHERE);
 
     *context = thread.depth ? thread.context[thread.depth - 1] : NULL;
+    return call_end(rc);
+}
+
+/** In place of what is current; NULL takes that away. */
+cu_result cuCtxSetCurrent(cu_context context)
+{
+    cu_result rc = call_begin(ANYWHERE);
+
+    if (rc == CU_OK && context && context != &standin_context)
+        rc = CU_INVALID_CONTEXT;
+    if (rc == CU_OK && thread.depth > 0)
+        thread.depth--;
+    if (rc == CU_OK && context)
+        thread.context[thread.depth++] = context;
     return call_end(rc);
 }
 
