@@ -29,6 +29,8 @@ void standin_fail_call(uint64_t k, cu_result code);
 uint64_t standin_calls(void);
 /** The next operation that runs on a queue meets an illegal address. */
 void standin_fault_next(void);
+/** Copies take so long, each; 0 is what they are at the start. */
+void standin_slow_copies(long ns);
 /** Leave the errors of before behind, as a new process would. */
 void standin_forget_errors(void);
 void standin_set_attribute(int attribute, int value);

@@ -119,6 +119,25 @@ static void fault(void)
         standin_context.sticky = CU_ILLEGAL_ADDRESS;
 }
 
+static long slow_ns;
+
+void standin_slow_copies(long ns)
+{
+    pthread_mutex_lock(&standin_lock);
+    slow_ns = ns;
+    pthread_mutex_unlock(&standin_lock);
+}
+
+/** The others go on meanwhile. */
+static void take_time(void)
+{
+    struct timespec time = {.tv_nsec = slow_ns};
+
+    pthread_mutex_unlock(&standin_lock);
+    nanosleep(&time, NULL);
+    pthread_mutex_lock(&standin_lock);
+}
+
 static void copy(const struct op *op)
 {
     void *to, *from;
@@ -148,6 +167,8 @@ static void run_op(struct op *op)
         fault();
     if (standin_context.sticky)
         return; /* nothing of this context runs any more */
+    if (op->kind == COPY && slow_ns > 0)
+        take_time();
     if (op->kind == COPY)
         copy(op);
     else if (op->kind == WRITE_WORD)

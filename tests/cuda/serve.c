@@ -93,6 +93,7 @@ static void step(enum when when)
 
     make(&r, when == AFTER ? NULL : "read:delay:ns=5000000:offset=1048576-99999999");
     tutti_serve_stream(r.serve, stream);
+    standin_slow_copies(200000);
     retrieve = begin(&r, when != DURING, &match);
     if (when == AFTER)
         assert_true(SOON(tutti_retrieve_wait(retrieve, 1000000) == 0));
@@ -108,6 +109,7 @@ static void step(enum when when)
     }
     assert_int_equal(end(&r, retrieve, &match), 0);
     assert_int_equal(d.stream_synchronize(stream), CU_OK);
+    standin_slow_copies(0);
     for (uint32_t l = 0; l < RIG_LAYERS; l++) {
         assert_int_equal(a[l].ran, 1);
         assert_int_equal(a[l].wrong, 0);
