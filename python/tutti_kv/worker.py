@@ -52,8 +52,8 @@ SHUTDOWN_TIMEOUT = 10.0
 MAX_UNTOLD = 64
 # A position whose request is computed with another adapter by now.
 _OTHER_ADAPTER = errno.EKEYREJECTED
-# of positions that say nothing about a slot: given up, or on a member that is fenced
-_FAULTLESS = (errno.ECANCELED, errno.ETIMEDOUT, errno.ENODEV, _OTHER_ADAPTER)
+# of positions that say nothing about a slot: given up, on a fenced member, or not awaited
+_FAULTLESS = (errno.ECANCELED, errno.ETIMEDOUT, errno.ENODEV, errno.EBUSY, _OTHER_ADAPTER)
 # The words of the metrics' labels; any other errno is the disk's.
 _LOAD_REASONS = {
     errno.EBADMSG: "checksum",
@@ -62,6 +62,7 @@ _LOAD_REASONS = {
     errno.ETIMEDOUT: "no end",
     errno.ENOBUFS: "staging",
     _OTHER_ADAPTER: "adapter replaced",
+    errno.EBUSY: "captured",
 }
 
 
@@ -75,7 +76,6 @@ class Loading:
 
 class WorkerHalf:
     """One per rank; all calls come from the worker's thread, and that holds the turn."""
-
     def __init__(
         self,
         vllm_config: Any,
@@ -232,9 +232,12 @@ class WorkerHalf:
         began = time.monotonic()
         for loading in self._in_step:
             rest = loading.deadline - time.monotonic()
-            if loading.session.layer(index, max(rest, 0.0)) == errno.ETIMEDOUT:
+            failed = loading.session.layer(index, max(rest, 0.0))
+            if failed == errno.ETIMEDOUT:
                 loading.cancelled = True
                 loading.session.cancel()
+            elif failed == errno.EBUSY:  # told by the session's end too: all of it has failed
+                logger.error("Tutti: %s", loading.session.refused())
         self.stats.add("layer_wait_seconds", time.monotonic() - began, rank=self._rank)
 
     # ---- when a step has computed ---------------------------------------------------
