@@ -48,10 +48,8 @@ from tutti_kv.writing import Writing, reasons
 logger = logging.getLogger("vllm.tutti_kv.worker")
 
 SHUTDOWN_TIMEOUT = 10.0
-# Lists of bad slots that wait for a report; then nothing more is looked for.
-MAX_UNTOLD = 64
-# A position whose request is computed with another adapter by now.
-_OTHER_ADAPTER = errno.EKEYREJECTED
+MAX_UNTOLD = 64  # lists of bad slots that wait for a report; then nothing more is looked for
+_OTHER_ADAPTER = errno.EKEYREJECTED  # of a position whose request has another adapter by now
 # of positions that say nothing about a slot: given up, on a fenced member, or not awaited
 _FAULTLESS = (errno.ECANCELED, errno.ETIMEDOUT, errno.ENODEV, errno.EBUSY, _OTHER_ADAPTER)
 # The words of the metrics' labels; any other errno is the disk's.
@@ -76,6 +74,7 @@ class Loading:
 
 class WorkerHalf:
     """One per rank; all calls come from the worker's thread, and that holds the turn."""
+
     def __init__(
         self,
         vllm_config: Any,

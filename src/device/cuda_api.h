@@ -182,6 +182,7 @@ typedef cu_result cu_proc_address(const char *name, void **call, int version, ui
 
 /** The driver's calls, as far as they are used. */
 struct cuda_api {
+/* A prototype is no expression. NOLINTNEXTLINE(bugprone-macro-parentheses) */
 #define CUDA_FIELD(field, name, version, parameters) cu_result(*field) parameters;
     CUDA_CALLS(CUDA_FIELD)
     CUDA_OPTIONAL_CALLS(CUDA_FIELD)

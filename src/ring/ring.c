@@ -17,15 +17,14 @@
 #include "tutti/ring.h"
 
 #include <errno.h>
-#include <linux/futex.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
-#include <sys/syscall.h>
 #include <unistd.h>
 
 #include "base/atomics.h"
 #include "base/clock.h"
+#include "ring/futex.h"
 
 #define CACHE_LINE 64
 #define MOST_RECORD_STRIDE 4096u /* 256 layers take 2,240 bytes; engines keep room for a page */
@@ -254,11 +253,6 @@ int tutti_ring_done(const struct tutti_ring *ring, uint32_t index)
     return (int)(tutti_load_acquire(&ring->entry[index].turn) & 1);
 }
 
-static long futex(uint32_t *word, int operation, uint32_t value, const struct timespec *timeout)
-{
-    return syscall(SYS_futex, word, operation, value, timeout, NULL, 0);
-}
-
 static bool has_turned(uint32_t turn)
 {
     return turn & 1;
@@ -269,43 +263,13 @@ static bool is_zero(uint32_t launching)
     return launching == 0;
 }
 
-/** Wait until a word of an entry's is as wanted. Return: whether it is. */
-static bool wait_for(struct entry *e, uint32_t *word, bool (*wanted)(uint32_t), uint64_t timeout_ns)
-{
-    uint64_t now = tutti_clock_now();
-    uint64_t deadline = tutti_clock_after(now, timeout_ns);
-    bool is;
-
-    tutti_add_relaxed(&e->waiters, 1);
-    /* Dekker with finish() and launched(): we count ourselves before we look at the word, they
-     * change it before they look at the count. */
-    tutti_fence_full();
-    for (;;) {
-        uint32_t value = tutti_load_acquire(word); /* as in done(); pairs with launched() */
-        uint64_t left = deadline > now ? deadline - now : 0;
-        struct timespec t = {.tv_sec = (time_t)(left / 1000000000),
-                             .tv_nsec = (long)(left % 1000000000)};
-
-        is = wanted(value);
-        if (is || left == 0)
-            break;
-        if (t.tv_sec > 1000000)
-            t.tv_sec = 1000000;
-        futex(word, FUTEX_WAIT_PRIVATE, value, &t);
-        now = tutti_clock_now();
-    }
-    /* Relaxed: a count that is too high for a moment costs one futex call. */
-    tutti_add_relaxed(&e->waiters, UINT32_MAX);
-    return is;
-}
-
 int tutti_ring_wait(struct tutti_ring *ring, uint32_t index, uint64_t timeout_ns)
 {
     struct entry *e = &ring->entry[index];
 
     if (tutti_ring_done(ring, index))
         return ring->iocb[index].completion.status;
-    if (timeout_ns == 0 || !wait_for(e, &e->turn, has_turned, timeout_ns))
+    if (timeout_ns == 0 || !futex_wait_for(&e->turn, has_turned, &e->waiters, timeout_ns))
         return -ETIMEDOUT;
     return ring->iocb[index].completion.status;
 }
@@ -314,19 +278,19 @@ int tutti_ring_wait_launched(struct tutti_ring *ring, uint32_t index, uint64_t t
 {
     struct entry *e = &ring->entry[index];
 
-    return wait_for(e, &e->launching, is_zero, timeout_ns) ? 0 : -ETIMEDOUT;
+    return futex_wait_for(&e->launching, is_zero, &e->waiters, timeout_ns) ? 0 : -ETIMEDOUT;
 }
 
 void tutti_ring_launched(struct tutti_ring *ring, uint32_t index)
 {
     struct entry *e = &ring->entry[index];
 
-    /* Release: what was enqueued; pairs with the acquire in wait_for(). */
+    /* Release: what was enqueued; pairs with the acquire in futex_wait_for(). */
     if (tutti_sub_acq_rel(&e->launching, 1) != 0)
         return;
-    tutti_fence_full(); /* Dekker with wait_for() */
+    tutti_fence_full(); /* Dekker with futex_wait_for() */
     if (tutti_load_relaxed(&e->waiters))
-        futex(&e->launching, FUTEX_WAKE_PRIVATE, INT32_MAX, NULL);
+        futex_wake_all(&e->launching);
 }
 
 /** Wake those who hold IOCBs that they stepped over: one of them may be ready, or cancelled. */
@@ -484,7 +448,7 @@ void tutti_ring_finish(struct tutti_ring *ring, uint32_t index, uint32_t consume
     /* Dekker with wait() (count, turn) and with sleep() (flag, turn). */
     tutti_fence_full();
     if (tutti_load_relaxed(&e->waiters))
-        futex(&e->turn, FUTEX_WAKE_PRIVATE, INT32_MAX, NULL);
+        futex_wake_all(&e->turn);
     wake_holders(ring);
 }
 

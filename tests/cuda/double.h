@@ -4,7 +4,8 @@
  *
  *     state.c    calls counted and refused, contexts, attributes, rules that are broken
  *     memory.c   device memory and registered host memory
- *     queue.c    streams, hardware queues, events
+ *     queue.c    streams and hardware queues
+ *     events.c   events
  *     copy.c     copies and words
  *     capture.c  stream capture
  *     green.c    shares of the SMs
@@ -86,6 +87,7 @@ struct op {
 
 struct cu_stream_s {
     uint64_t magic;
+    struct cu_stream_s *next; /* of all that there are */
     unsigned queue;
     unsigned flags;
     int priority;
@@ -141,6 +143,7 @@ struct cu_stream_s *stream_of(cu_stream handle);
 cu_result enqueue(struct cu_stream_s *stream, const struct op *what);
 /** Until all that the stream has been given is done. */
 cu_result drain(struct cu_stream_s *stream);
+void stamp_drop(struct stamp *stamp);
 cu_result stream_new(cu_stream *stream, unsigned flags, int priority);
 
 /* capture.c */

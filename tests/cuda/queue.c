@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * queue.c: streams, hardware queues and events of the CUDA driver's stand-in.
+ * queue.c: streams and hardware queues of the CUDA driver's stand-in.
  *
  * The one idea: a hardware queue is a thread that runs operations strictly in the order
  * in which they were enqueued, and streams share the queues in turn. So whoever
@@ -19,7 +19,6 @@
 
 #define MOST_QUEUES 64u
 #define STREAM_MAGIC UINT64_C(0x6d61657274730a01)
-#define EVENT_MAGIC UINT64_C(0x746e6576650a0001)
 #define LOOK_NS 50000 /* between looks at a word that wakes nobody */
 
 struct queue {
@@ -30,6 +29,7 @@ struct queue {
 
 static struct queue queue[MOST_QUEUES];
 static unsigned queues = 8, streams;
+static struct cu_stream_s *made;
 static struct op *all; /* not done, in order of enqueuing */
 static struct op **all_last = &all;
 static uint64_t numbers;
@@ -42,7 +42,7 @@ struct cu_stream_s *stream_of(cu_stream handle)
     return (uintptr_t)handle < 4096 || handle->magic != STREAM_MAGIC ? NULL : handle;
 }
 
-static void stamp_drop(struct stamp *stamp)
+void stamp_drop(struct stamp *stamp)
 {
     if (stamp && --stamp->users == 0)
         free(stamp);
@@ -307,6 +307,8 @@ cu_result stream_new(cu_stream *stream, unsigned flags, int priority)
                   : kept(RULE_priorities) && priority > 0 ? 0
                                                           : priority;
     s->queue = streams++ % queues;
+    s->next = made;
+    made = s;
     standin_count.streams++;
     *stream = s;
     return CU_OK;
@@ -344,6 +346,7 @@ cu_result cuStreamDestroy_v2(cu_stream stream)
 {
     cu_result rc = call_begin(ANYWHERE);
     struct cu_stream_s *s = stream_of(stream);
+    struct cu_stream_s **at = &made;
 
     if (rc)
         return call_end(rc);
@@ -352,6 +355,9 @@ cu_result cuStreamDestroy_v2(cu_stream stream)
     drain(s); /* there it goes when its work is done; here at once, after it */
     while (s->open)
         pthread_cond_wait(&standin_changed, &standin_lock);
+    while (*at != s)
+        at = &(*at)->next;
+    *at = s->next;
     s->magic = 0;
     standin_count.streams--;
     free(s);
@@ -402,102 +408,4 @@ cu_result cuLaunchHostFunc(cu_stream stream, void (*function)(void *), void *arg
                        : enqueue(s, &(struct op){.kind = HOST_FUNCTION,
                                                  .function = function,
                                                  .argument = argument}));
-}
-
-/* Events. */
-
-static cu_event event_of(cu_event event)
-{
-    return event && event->magic == EVENT_MAGIC ? event : NULL;
-}
-
-cu_result cuEventCreate(cu_event *event, unsigned flags)
-{
-    cu_result rc = call_begin(IN_CONTEXT);
-
-    (void)flags;
-    *event = rc ? NULL : calloc(1, sizeof(**event));
-    if (*event)
-        (*event)->magic = EVENT_MAGIC;
-    return call_end(rc ? rc : *event ? CU_OK : CU_OUT_OF_MEMORY);
-}
-
-cu_result cuEventDestroy_v2(cu_event event)
-{
-    cu_result rc = call_begin(ANYWHERE);
-
-    if (rc == CU_OK && !event_of(event))
-        rc = CU_INVALID_HANDLE;
-    if (rc == CU_OK) {
-        stamp_drop(event->stamp);
-        event->magic = 0;
-        free(event);
-    }
-    return call_end(rc);
-}
-
-cu_result cuEventRecord(cu_event event, cu_stream stream)
-{
-    cu_result rc = call_begin(IN_CONTEXT);
-    struct cu_stream_s *s = stream_of(stream);
-    struct stamp *stamp = NULL;
-
-    if (rc == CU_OK && (!s || !event_of(event)))
-        rc = CU_INVALID_HANDLE;
-    if (rc == CU_OK)
-        stamp = calloc(1, sizeof(*stamp));
-    if (rc || !stamp)
-        return call_end(rc ? rc : CU_OUT_OF_MEMORY);
-    stamp->users = 2;
-    event->captured_into = s->capture == CU_CAPTURE_ACTIVE ? s : NULL;
-    stamp_drop(event->stamp);
-    event->stamp = stamp;
-    return call_end(enqueue(s, &(struct op){.kind = RECORD, .stamp = stamp}));
-}
-
-cu_result cuStreamWaitEvent(cu_stream stream, cu_event event, unsigned flags)
-{
-    cu_result rc = call_begin(IN_CONTEXT);
-    struct cu_stream_s *s = stream_of(stream);
-    struct op wait = {.kind = WAIT_STAMP};
-
-    if (rc == CU_OK && (!s || !event_of(event) || flags != 0))
-        rc = CU_INVALID_HANDLE;
-    if (rc == CU_OK && !event->stamp) /* nothing was recorded, so nothing is waited for */
-        return call_end(kept(RULE_unrecorded) ? CU_OK : CU_INVALID_HANDLE);
-    if (rc)
-        return call_end(rc);
-    wait.argument = event;
-    if (kept(RULE_capture_at_call)) { /* what is recorded later does not count */
-        wait.stamp = event->stamp;
-        wait.stamp->users++;
-    }
-    return call_end(enqueue(s, &wait));
-}
-
-static cu_result event_ready(cu_event event)
-{
-    if (!event_of(event))
-        return CU_INVALID_HANDLE;
-    if (event->captured_into)
-        return capture_forbids(event->captured_into);
-    return event->stamp && !event->stamp->done ? CU_NOT_READY : CU_OK;
-}
-
-cu_result cuEventQuery(cu_event event)
-{
-    cu_result rc = call_begin(IN_CONTEXT | UNSAFE);
-
-    return call_end(rc ? rc : event_ready(event));
-}
-
-cu_result cuEventSynchronize(cu_event event)
-{
-    cu_result rc = call_begin(IN_CONTEXT | UNSAFE);
-
-    while (rc == CU_OK && (rc = event_ready(event)) == CU_NOT_READY && !standin_context.sticky) {
-        pthread_cond_wait(&standin_changed, &standin_lock);
-        rc = CU_OK;
-    }
-    return call_end(rc == CU_NOT_READY ? standin_context.sticky : rc);
 }

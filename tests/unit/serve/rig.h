@@ -49,7 +49,7 @@ struct rig {
     struct tutti_serve *serve;
     struct tutti_directory *directory;
     unsigned char *kv; /* as a test reaches it */
-    uint64_t base;     /* the same as the library names it */
+    uint64_t base;     /* the same as the library names it, where that is another name */
     const struct tutti_device *device;
     size_t kv_bytes;
     uint64_t epoch;
@@ -67,14 +67,12 @@ static inline void rig_memory_new(struct rig *r)
     struct tutti_error err = {0};
     bool huge;
 
-    r->device = &tutti_device_host;
-    rig_ok(r->device->alloc(r->kv_bytes, (void **)&r->kv, &huge, &err), &err);
-    r->base = (uint64_t)(uintptr_t)r->kv;
+    rig_ok(tutti_device_host.alloc(r->kv_bytes, (void **)&r->kv, &huge, &err), &err);
 }
 
 static inline void rig_memory_free(struct rig *r)
 {
-    r->device->free(r->kv, r->kv_bytes);
+    tutti_device_host.free(r->kv, r->kv_bytes);
 }
 #else
 static void rig_memory_new(struct rig *r);
@@ -130,7 +128,7 @@ static inline void rig_open(struct rig *r, const char *engine, const char *rules
     };
     struct tutti_directory_options directory = {.geometry = r->geometry, .ranks = 1};
     struct tutti_kv_plane plane[RIG_LAYERS * RIG_PARTS];
-    struct tutti_kv_region region = {r->base, r->kv_bytes};
+    struct tutti_kv_region region = {r->base ? r->base : (uint64_t)(uintptr_t)r->kv, r->kv_bytes};
     struct tutti_scan_entry *entries;
     const struct tutti_scan_entry *all;
     struct tutti_pool_info info;
