@@ -33,6 +33,7 @@ def force(library: str) -> Callable[[], None]:
         from tutti_kv.worker import WorkerHalf
 
         driver = ctypes.CDLL(library, mode=ctypes.RTLD_GLOBAL)
+        driver.standin_slow_copies(ctypes.c_long(300000))  # so that who does not wait is too early
         stream = ctypes.c_void_p()
 
         def enter() -> None:
