@@ -47,39 +47,17 @@ static uint64_t number(const void *memory)
 
 /* Memory. */
 
-/** Make host memory pinned, at the address that it has. */
+/** Words are named by the host's address on both sides, so it has to be the device's too. */
 static int pin(void *memory, size_t bytes, struct tutti_error *err)
 {
-    struct cuda_inside inside;
-    cu_pointer there = 0;
-    cu_result rc = cuda_enter(&inside);
+    cu_pointer there;
+    int rc = cuda_pin(memory, bytes, 0, &there, err);
 
-    if (rc == CU_OK) {
-        rc = cuda_driver.api.host_register(memory, bytes, CU_HOST_PORTABLE | CU_HOST_DEVICEMAP);
-        if (rc == CU_OK) {
-            rc = cuda_driver.api.host_pointer(&there, memory, 0);
-            /* Words are named by the host's address on both sides. */
-            if (rc == CU_OK && there != number(memory))
-                rc = CU_NOT_SUPPORTED;
-            if (rc)
-                cuda_driver.api.host_unregister(memory);
-        }
-        cuda_leave(&inside);
-    }
-    return rc == CU_OK ? 0
-                       : cuda_failed(err, rc, "host memory can't be pinned",
-                                     "free memory, raise the limit of locked memory (ulimit -l), "
-                                     "or ask for a smaller staging area");
-}
-
-static void unpin(void *memory)
-{
-    struct cuda_inside inside;
-
-    if (cuda_enter(&inside) != CU_OK)
-        return;
-    cuda_driver.api.host_unregister(memory);
-    cuda_leave(&inside);
+    if (rc < 0 || there == number(memory))
+        return rc;
+    cuda_unpin(memory);
+    return cuda_failed(err, CU_NOT_SUPPORTED, "it names pinned memory otherwise than the host",
+                       "KV memory in this GPU can't be served");
 }
 
 static int cuda_alloc(size_t bytes, void **memory, bool *huge, struct tutti_error *err)
@@ -98,7 +76,7 @@ static void cuda_free(void *memory, size_t bytes)
 {
     if (!memory)
         return;
-    unpin(memory);
+    cuda_unpin(memory);
     tutti_device_host.free(memory, bytes);
 }
 
@@ -145,7 +123,7 @@ static void copier_close(struct tutti_copier *c)
         cuda_leave(&inside);
     }
     if (c->words) {
-        unpin(c->words);
+        cuda_unpin(c->words);
         munmap(c->words, PAGE);
     }
     free(c);

@@ -27,6 +27,8 @@ typedef struct cu_event_s *cu_event;
 typedef struct cu_graph_s *cu_graph;
 typedef struct cu_green_s *cu_green;
 typedef struct cu_desc_s *cu_desc;
+typedef struct cu_module_s *cu_module;
+typedef struct cu_function_s *cu_function;
 
 #define CU_LEGACY_STREAM ((cu_stream)(uintptr_t)1) /* as 0 */
 
@@ -38,6 +40,7 @@ enum {
     CU_NOT_INITIALIZED = 3,
     CU_NO_DEVICE = 100,
     CU_INVALID_DEVICE = 101,
+    CU_INVALID_IMAGE = 200,
     CU_INVALID_CONTEXT = 201,
     CU_INVALID_HANDLE = 400,
     CU_NOT_FOUND = 500,
@@ -165,10 +168,32 @@ struct cu_resource {
       (cu_stream stream, cu_pointer word, uint32_t value, unsigned flags))                         \
     X(write_value, "cuStreamWriteValue32", 11070,                                                  \
       (cu_stream stream, cu_pointer word, uint32_t value, unsigned flags))                         \
+    X(module_load, "cuModuleLoadData", 2000, (cu_module * module, const void *image))              \
+    X(module_unload, "cuModuleUnload", 2000, (cu_module module))                                   \
+    X(module_function, "cuModuleGetFunction", 2000,                                                \
+      (cu_function * function, cu_module module, const char *name))                                \
+    X(launch, "cuLaunchKernel", 4000,                                                              \
+      (cu_function function, unsigned grid_x, unsigned grid_y, unsigned grid_z, unsigned block_x,  \
+       unsigned block_y, unsigned block_z, unsigned shared_bytes, cu_stream stream,                \
+       void **parameters, void **extra))                                                           \
     X(error_name, "cuGetErrorName", 6000, (cu_result result, const char **name))
 
 /* These a driver may lack. */
 #define CUDA_OPTIONAL_CALLS(X)                                                                     \
+    X(parameter_info, "cuFuncGetParamInfo", 12040,                                                 \
+      (cu_function function, size_t index, size_t * offset, size_t * bytes))                       \
+    X(resource, "cuDeviceGetDevResource", 12040,                                                   \
+      (cu_device device, struct cu_resource * resource, int type))                                 \
+    X(resource_split, "cuDevSmResourceSplitByCount", 12040,                                        \
+      (struct cu_resource * result, unsigned *groups, const struct cu_resource *from,              \
+       struct cu_resource *rest, unsigned flags, unsigned least))                                  \
+    X(resource_desc, "cuDevResourceGenerateDesc", 12040,                                           \
+      (cu_desc * desc, struct cu_resource * resources, unsigned count))                            \
+    X(green_create, "cuGreenCtxCreate", 12040,                                                     \
+      (cu_green * green, cu_desc desc, cu_device device, unsigned flags))                          \
+    X(green_stream, "cuGreenCtxStreamCreate", 12050,                                               \
+      (cu_stream * stream, cu_green green, unsigned flags, int priority))                          \
+    X(green_destroy, "cuGreenCtxDestroy", 12040, (cu_green green))                                 \
     X(copy_batch_12, "cuMemcpyBatchAsync", 12080,                                                  \
       (cu_pointer * to, cu_pointer * from, size_t * bytes, size_t count,                           \
        struct cu_copy_attributes * attributes, size_t * index, size_t number, size_t * failed,     \

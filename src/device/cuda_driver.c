@@ -175,3 +175,35 @@ void cuda_leave(const struct cuda_inside *inside)
     if (inside->before != cuda_driver.context)
         cuda_driver.api.context_set(inside->before);
 }
+
+int cuda_pin(void *memory, size_t bytes, unsigned flags, cu_pointer *device,
+             struct tutti_error *err)
+{
+    struct cuda_inside inside;
+    cu_result rc = cuda_enter(&inside);
+
+    if (rc == CU_OK) {
+        rc = cuda_driver.api.host_register(memory, bytes,
+                                           CU_HOST_PORTABLE | CU_HOST_DEVICEMAP | flags);
+        if (rc == CU_OK) {
+            rc = cuda_driver.api.host_pointer(device, memory, 0);
+            if (rc)
+                cuda_driver.api.host_unregister(memory);
+        }
+        cuda_leave(&inside);
+    }
+    return rc == CU_OK ? 0
+                       : cuda_failed(err, rc, "host memory can't be pinned",
+                                     "free memory, raise the limit of locked memory (ulimit -l), "
+                                     "or ask for a smaller staging area");
+}
+
+void cuda_unpin(void *memory)
+{
+    struct cuda_inside inside;
+
+    if (cuda_enter(&inside) != CU_OK)
+        return;
+    cuda_driver.api.host_unregister(memory);
+    cuda_leave(&inside);
+}

@@ -38,6 +38,11 @@ struct cuda_inside {
     int mode;
 };
 
+/** Pin host memory at the address that it has (@flags more than that); the device's name of it. */
+int cuda_pin(void *memory, size_t bytes, unsigned flags, cu_pointer *device,
+             struct tutti_error *err);
+void cuda_unpin(void *memory);
+
 cu_result cuda_enter(struct cuda_inside *inside);
 void cuda_leave(const struct cuda_inside *inside);
 

@@ -41,6 +41,14 @@ void standin_adopt(void *memory, size_t bytes);
 /** Bytes that may still be allocated on the device. */
 size_t standin_free_bytes(void);
 
+/**
+ * Give the double a kernel: what stands for it, run once a warp on a queue's thread. The words are
+ * those of the launch. Modules are images that begin with STANDIN_IMAGE.
+ */
+void standin_kernel(const char *name, unsigned words,
+                    void (*run)(const uint64_t *word, unsigned warp));
+#define STANDIN_IMAGE "image of a TEST DOUBLE"
+
 /** What was enqueued so far, and how much of the host's memory is registered. */
 struct standin_counts {
     uint64_t copies_in;
@@ -86,19 +94,7 @@ void standin_counts(struct standin_counts *counts);
       (cu_stream stream, cu_pointer word, uint32_t value, unsigned flags))                         \
     X(write_value_old, "cuStreamWriteValue32", 8000,                                               \
       (cu_stream stream, cu_pointer word, uint32_t value, unsigned flags))                         \
-    X(resource, "cuDeviceGetDevResource", 12040,                                                   \
-      (cu_device device, struct cu_resource * resource, int type))                                 \
-    X(resource_split, "cuDevSmResourceSplitByCount", 12040,                                        \
-      (struct cu_resource * result, unsigned *groups, const struct cu_resource *from,              \
-       struct cu_resource *rest, unsigned flags, unsigned least))                                  \
-    X(resource_desc, "cuDevResourceGenerateDesc", 12040,                                           \
-      (cu_desc * desc, struct cu_resource * resources, unsigned count))                            \
-    X(green_create, "cuGreenCtxCreate", 12040,                                                     \
-      (cu_green * green, cu_desc desc, cu_device device, unsigned flags))                          \
     X(green_resource, "cuGreenCtxGetDevResource", 12040,                                           \
-      (cu_green green, struct cu_resource * resource, int type))                                   \
-    X(green_stream, "cuGreenCtxStreamCreate", 12050,                                               \
-      (cu_stream * stream, cu_green green, unsigned flags, int priority))                          \
-    X(green_destroy, "cuGreenCtxDestroy", 12040, (cu_green green))
+      (cu_green green, struct cu_resource * resource, int type))
 
 #endif

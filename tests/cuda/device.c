@@ -7,40 +7,18 @@
  * of a question tells, memory that stays pinned after an error, no relaxed mode, no look at
  * capture.
  */
+#include "child.h"
 #include "driver.h"
 
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/wait.h>
-#include <unistd.h>
 
+#include "device/launch.h"
 #include "tutti/device.h"
 
 enum { OBJECTS = 300, BYTES = 4096 }; /* more than go into one call */
-
-/** Run a test's body in a child. Return: what it exits with. */
-static int in_a_child(int (*body)(uint64_t), uint64_t argument)
-{
-    pid_t child = fork();
-    int status = -1;
-
-    if (child == 0) {
-        alarm(60);
-        _exit(body(argument));
-    }
-    assert_int_equal(waitpid(child, &status, 0), child);
-    return WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
-}
-
-#define CLAIM(claim)                                                                               \
-    do {                                                                                           \
-        if (!(claim)) {                                                                            \
-            fprintf(stderr, "%s:%d: not so: %s\n", __FILE__, __LINE__, #claim);                    \
-            return 99;                                                                             \
-        }                                                                                          \
-    } while (0)
 
 struct rig {
     struct driver d;
@@ -239,9 +217,23 @@ static int another_gpu(uint64_t unused)
     return 0;
 }
 
+/** This program has no image of kernels in it, as a build without nvcc. */
+static int no_kernels(uint64_t unused)
+{
+    struct launch_options options = {0};
+    struct launcher *launcher;
+    struct tutti_error err = {0};
+    (void)unused;
+
+    CLAIM(launcher_cuda.open(&options, &launcher, &err) == -ENOTSUP && launcher == NULL);
+    CLAIM(strstr(err.message, "nvcc"));
+    return 0;
+}
+
 static void refusals(void **state)
 {
     (void)state;
+    assert_int_equal(in_a_child(no_kernels, 0), 0);
     assert_int_equal(in_a_child(without_words, 0), 0);
     assert_int_equal(in_a_child(another_gpu, 0), 0);
 }

@@ -9,6 +9,7 @@
  *     copy.c     copies and words
  *     capture.c  stream capture
  *     green.c    shares of the SMs
+ *     modules.c  kernels that are none, launches
  *     procs.c    cuGetProcAddress() and its versions
  *
  * All of it is under one lock; whatever changes, one condition tells.

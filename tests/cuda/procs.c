@@ -49,6 +49,11 @@
     X("cuGraphGetNodes", 10000, cuGraphGetNodes)                                                   \
     X("cuGraphDestroy", 10000, cuGraphDestroy)                                                     \
     X("cuLaunchHostFunc", 10000, cuLaunchHostFunc)                                                 \
+    X("cuModuleLoadData", 2000, cuModuleLoadData)                                                  \
+    X("cuModuleUnload", 2000, cuModuleUnload)                                                      \
+    X("cuModuleGetFunction", 2000, cuModuleGetFunction)                                            \
+    X("cuFuncGetParamInfo", 12040, cuFuncGetParamInfo)                                             \
+    X("cuLaunchKernel", 4000, cuLaunchKernel)                                                      \
     X("cuEventCreate", 2000, cuEventCreate)                                                        \
     X("cuEventDestroy", 4000, cuEventDestroy_v2)                                                   \
     X("cuEventRecord", 2000, cuEventRecord)                                                        \
