@@ -231,7 +231,7 @@ static int cuda_alloc(struct launcher *base, size_t bytes, enum launch_place pla
 {
     int rc = is_broken(of(base), err);
     bool huge;
-    void *host;
+    void *host = NULL;
 
     (void)place;
     if (rc == 0)
