@@ -67,6 +67,8 @@ enum tutti_class {
  * @status: one byte per position, 0 or a positive errno; position i is written
  *   by the engine thread of the member that holds slot i and by nobody else
  * @verify: compare every layer with its record (false is the unsafe mode)
+ * @after, @after_value: where the device has streams: a word that must have reached a value before
+ *   a load's bytes may be put into KV memory (until then others use the blocks); NULL: none
  *
  * Everything in it stays in place and unchanged (but for @records and @status)
  * from the first issue to the completion of the last IOCB that names it. The
@@ -82,6 +84,8 @@ struct tutti_map {
     const struct tutti_record *stencil;
     uint8_t *records;
     uint8_t *status;
+    const uint32_t *after;
+    uint32_t after_value;
 };
 
 /**
@@ -121,6 +125,9 @@ struct tutti_completion {
  * @deadline: monotonic ns by which it is wanted, 0 for none (reordering hint)
  * @budget: queue entries (or SMs) that it may use, 0 for no limit
  * @tag: the caller's, carried through (request)
+ * @word: written by the last consumer with @word_value when the IOCB completes, whatever its
+ *   status, for who does not wait by tutti_ring_wait() (a GPU's stream); or NULL
+ * @word_value: see @word
  * @reserved: 0, checked at issue
  * @completion: written by the engine before the completion word
  */
@@ -137,6 +144,8 @@ struct tutti_iocb {
     uint32_t budget;
     uint64_t deadline;
     uint64_t tag;
+    uint32_t *word;
+    uint32_t word_value;
     uint64_t reserved[2];
     struct tutti_completion completion;
 };
@@ -180,6 +189,15 @@ int tutti_ring_done(const struct tutti_ring *ring, uint32_t index);
  */
 int tutti_ring_wait(struct tutti_ring *ring, uint32_t index, uint64_t timeout_ns);
 
+/**
+ * tutti_ring_wait_launched() - wait until nothing more will be enqueued for it on a device's
+ * streams
+ *
+ * All of its copies are, or it has completed; what is given to a stream from then on comes behind
+ * them, whatever queues the streams share. Return: 0 or -ETIMEDOUT. Any thread.
+ */
+int tutti_ring_wait_launched(struct tutti_ring *ring, uint32_t index, uint64_t timeout_ns);
+
 enum tutti_cancel {
     TUTTI_CANCEL_NOT_STARTED = 0, /* nothing moved, and nothing will */
     TUTTI_CANCEL_ENDED = 1,       /* it had completed */
@@ -216,6 +234,9 @@ bool tutti_ring_cancelled(const struct tutti_ring *ring, uint32_t index);
 
 /** Mark that a consumer begins to move bytes for it. Return: false when it was cancelled first. */
 bool tutti_ring_start(struct tutti_ring *ring, uint32_t index, uint64_t now);
+
+/** This consumer's copies for it are enqueued, all of them; once, before tutti_ring_finish(). */
+void tutti_ring_launched(struct tutti_ring *ring, uint32_t index);
 
 /**
  * tutti_ring_finish() - this consumer's part is over

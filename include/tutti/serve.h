@@ -14,6 +14,8 @@
  * epoch, tutti_serve_open(), tutti_serve_register() for each group; then stores
  * and retrieves. examples/retrieve_store.c is all of it.
  *
+ * On a device with streams (a GPU) computation goes on beside the host: see tutti_serve_stream().
+ *
  * One thread per tutti_serve at a time.
  */
 #ifndef TUTTI_SERVE_H
@@ -107,6 +109,17 @@ int tutti_serve_register(struct tutti_serve *serve, uint32_t group,
                          const struct tutti_kv_region *regions, uint32_t region_count,
                          struct tutti_error *err);
 
+/**
+ * tutti_serve_stream() - the stream that computes from now on, on a device that has streams
+ * @stream: the device's own handle (CUstream), of the device's primary context
+ *
+ * It stands for what computation has been given so far: a load that begins puts nothing into its
+ * blocks before the stream has come to this point, a store (or tutti_store_ready()) reads
+ * nothing before, and tutti_retrieve_layer() makes the stream wait instead of the caller. NULL is
+ * the legacy default stream, and what holds before the first call. No effect on the host.
+ */
+void tutti_serve_stream(struct tutti_serve *serve, void *stream);
+
 /** Engine's name, whether direct, whether verified; for the one line at start. */
 const char *tutti_serve_engine(const struct tutti_serve *serve);
 void tutti_serve_counters(const struct tutti_serve *serve, struct tutti_engine_counters *counters);
@@ -130,11 +143,21 @@ int tutti_retrieve_begin(struct tutti_serve *serve, uint32_t group,
  * tutti_retrieve_layer() - wait until a layer is in place and verified
  * @timeout_ns: bound
  *
+ * On a device with streams it returns when nothing more has to be enqueued for the layer, which is
+ * bounded by the disk and never by the stream, and the stream waits for the rest: what it is given
+ * from here on attends to verified bytes. A stream can't time out, so where the layer has not ended
+ * after @timeout_ns it is let go and the whole retrieve counts as failed (ETIMEDOUT), in this
+ * order: end the retrieve, or poll it, before the step's output is used. -EBUSY: the stream is
+ * being captured into a graph; nothing waits, and the retrieve counts as failed.
+ *
  * Return: 0, the negative errno of a position that failed, or -ETIMEDOUT. What
  * the memory of a position that failed holds is undefined; which ones failed is
  * in the result, once all has ended.
  */
 int tutti_retrieve_layer(struct tutti_retrieve *retrieve, uint32_t layer, uint64_t timeout_ns);
+
+/** The sentence of what the stream refused of this retrieve. Return: its errno, 0 for nothing. */
+int tutti_retrieve_refused(const struct tutti_retrieve *retrieve, struct tutti_error *err);
 
 /** 1 when all of it has ended, 0 while it goes on. Makes progress, as tutti_serve_progress(). */
 int tutti_retrieve_poll(struct tutti_retrieve *retrieve);
@@ -188,7 +211,7 @@ int tutti_store_begin(struct tutti_serve *serve, uint32_t group, const struct tu
                       const struct tutti_origin *origins, uint32_t count, uint32_t layers_ready,
                       uint64_t tag, struct tutti_store **store, struct tutti_error *err);
 
-/** Layers below @layers are complete in memory. */
+/** Layers below @layers are complete in memory, or will be when the stream comes to this point. */
 int tutti_store_ready(struct tutti_store *store, uint32_t layers);
 
 int tutti_store_poll(struct tutti_store *store);

@@ -246,6 +246,9 @@ cdef extern from "tutti/engine.h":
 cdef extern from "tutti/device.h":
     struct tutti_device:
         pass
+    int tutti_device_cuda_open(int ordinal, const tutti_device **device, tutti_error *err) nogil
+    void tutti_device_cuda_close(const tutti_device *device) nogil
+    const char *tutti_device_cuda_name(int *driver_version) nogil
 
 cdef extern from "tutti/serve.h":
     struct tutti_serve:
@@ -292,12 +295,14 @@ cdef extern from "tutti/serve.h":
     int tutti_serve_register(tutti_serve *serve, uint32_t group, const tutti_kv_plane *planes,
                              uint32_t blocks, const tutti_kv_region *regions,
                              uint32_t region_count, tutti_error *err) nogil
+    void tutti_serve_stream(tutti_serve *serve, void *stream) nogil
     const char *tutti_serve_engine(const tutti_serve *serve) nogil
     void tutti_serve_counters(const tutti_serve *serve, tutti_engine_counters *counters) nogil
     int tutti_retrieve_begin(tutti_serve *serve, uint32_t group, const tutti_transfer *items,
                              uint32_t count, bint in_step, uint64_t tag,
                              tutti_retrieve **retrieve, tutti_error *err) nogil
     int tutti_retrieve_layer(tutti_retrieve *retrieve, uint32_t layer, uint64_t timeout_ns) nogil
+    int tutti_retrieve_refused(const tutti_retrieve *retrieve, tutti_error *err) nogil
     int tutti_retrieve_poll(tutti_retrieve *retrieve) nogil
     int tutti_retrieve_wait(tutti_retrieve *retrieve, uint64_t timeout_ns) nogil
     void tutti_retrieve_cancel(tutti_retrieve *retrieve) nogil
@@ -985,10 +990,15 @@ cdef class Serve:
     cdef tutti_serve *raw
     cdef Pool pool
     cdef object keep
+    cdef object computes
+    cdef const tutti_device *gpu_device
 
     def __cinit__(self, Pool pool, *, engine=None, size_t staging=0, cpus=(),
                   uint32_t ring_depth=0, uint32_t look_ahead=0, bint unverified=False,
-                  fault_rules=None, fault_inner=None, uint32_t fence_errors=0, double late=0):
+                  fault_rules=None, fault_inner=None, uint32_t fence_errors=0, double late=0,
+                  gpu=None, computes=None):
+        """gpu: the number of the one that KV memory is on; computes: gives the handle of its stream
+        (a CUstream) that computes, and is asked at each call that has to do with it."""
         cdef tutti_serve_options options
         cdef tutti_error err
         cdef int cpu[64]
@@ -1003,6 +1013,7 @@ cdef class Serve:
         self.keep = [text.encode() if text is not None else None
                      for text in (engine, fault_rules, fault_inner)]
         options.pool = pool.get()
+        self.computes = computes
         if engine is not None:
             options.engine = self.keep[0]
         if fault_rules is not None:
@@ -1017,6 +1028,9 @@ cdef class Serve:
         options.cpus = len(cpus)
         options.fence_errors = fence_errors
         options.late_ns = nanoseconds(late)
+        if gpu is not None:
+            check(tutti_device_cuda_open(gpu, &self.gpu_device, &err), &err, "the GPU")
+            options.device = self.gpu_device
         with nogil:
             rc = tutti_serve_open(&options, &self.raw, &err)
         check(rc, &err, "serve")
@@ -1043,10 +1057,16 @@ cdef class Serve:
         with nogil:
             rc = tutti_serve_close_within(raw, bound, &err)
         self.pool.serves -= 1
-        return err.message.decode("utf-8", "replace") if rc < 0 else None
+        if rc < 0:
+            self.gpu_device = NULL  # what is left behind still uses it
+            return err.message.decode("utf-8", "replace")
+        tutti_device_cuda_close(self.gpu_device)
+        self.gpu_device = NULL
+        return None
 
     def __dealloc__(self):
         tutti_serve_close(self.raw)
+        tutti_device_cuda_close(self.gpu_device)
 
     def register(self, planes, uint32_t blocks, regions, uint32_t group=0):
         """Tell of KV memory: (direct, reason why not)."""
@@ -1065,6 +1085,22 @@ cdef class Serve:
     @property
     def engine(self):
         return tutti_serve_engine(self.get()).decode()
+
+    @property
+    def gpu(self):
+        """The GPU that KV memory is on, and its driver, as they call themselves; or None."""
+        cdef int version = 0
+        cdef const char *name
+        if self.gpu_device is NULL:
+            return None
+        name = tutti_device_cuda_name(&version)
+        return f"{name.decode('utf-8', 'replace')}, driver {version // 1000}.{version % 1000 // 10}"
+
+    cdef int follow(self) except -1:
+        """What computation has been given so far, on the stream that it uses now."""
+        if self.computes is not None:
+            tutti_serve_stream(self.get(), <void *><size_t>self.computes())
+        return 0
 
     def counters(self):
         cdef tutti_engine_counters c
@@ -1124,6 +1160,7 @@ cdef class Serve:
         cdef tutti_error err
         cdef int rc
         memset(&err, 0, sizeof(err))
+        self.follow()
         with nogil:
             rc = tutti_retrieve_begin(raw, group, item, count, in_step, tag, &session.raw, &err)
         check(rc, &err, "retrieve")
@@ -1141,6 +1178,7 @@ cdef class Serve:
         if len(origins) != count:
             raise ValueError("an origin for each slot is wanted")
         memset(&err, 0, sizeof(err))
+        self.follow()
         with nogil:
             rc = tutti_store_begin(raw, group, item, origin, count, layers_ready, tag,
                                    &session.raw, &err)
@@ -1239,13 +1277,22 @@ cdef class Retrieve:
         return tutti_retrieve_poll(raw) == 1
 
     def layer(self, uint32_t layer, double timeout):
-        """Wait for a layer: 0, or a positive errno (ETIMEDOUT included)."""
+        """Wait for a layer: 0, or a positive errno (ETIMEDOUT included). On a GPU the stream does."""
         cdef tutti_retrieve *raw = self.get()
         cdef uint64_t bound = nanoseconds(timeout)
         cdef int rc
+        self.serve.follow()
         with nogil:
             rc = tutti_retrieve_layer(raw, layer, bound)
         return -rc
+
+    def refused(self):
+        """Why the stream took no wait for it, or None."""
+        cdef tutti_error err
+        memset(&err, 0, sizeof(err))
+        if tutti_retrieve_refused(self.get(), &err) == 0:
+            return None
+        return err.message.decode("utf-8", "replace")
 
     def wait(self, double timeout):
         """Whether it ended in time."""
@@ -1281,6 +1328,7 @@ cdef class Store:
         return self.raw
 
     def ready(self, uint32_t layers):
+        self.serve.follow()
         check(tutti_store_ready(self.get(), layers), NULL, "ready")
 
     def poll(self):

@@ -15,7 +15,7 @@ import time
 from dataclasses import dataclass
 from typing import Any
 
-from tutti_kv import _tutti, layout, support
+from tutti_kv import _tutti, gpu, layout, support
 from tutti_kv.config import Config
 from tutti_kv.metadata import Handshake
 
@@ -53,10 +53,6 @@ class Opener:
         views = []
         for name in names:
             tensor = kv_caches[name]
-            if tensor.device.type != "cpu":
-                raise layout.LayoutError(
-                    f"KV memory on {tensor.device.type!r}: only host memory is served yet"
-                )
             size = tensor.element_size()
             storage = tensor.untyped_storage()
             views.append(
@@ -95,6 +91,7 @@ class Opener:
         spec = support.first_spec(self._kv_cache_config.kv_cache_groups[0].kv_cache_spec)
         blocks = self._kv_cache_config.num_blocks
         views = self._views(kv_caches)
+        ordinal = gpu.ordinal(kv_caches[view.name] for view in views)
         block_bytes = getattr(spec, "unpadded_page_size_bytes", spec.page_size_bytes)
         planes, regions, parts, part_bytes = layout.planes(views, blocks, block_bytes)
         inner = layout.split(views[0], blocks, block_bytes).inner
@@ -103,7 +100,7 @@ class Opener:
         pool = self._open_pool(geometry)
         try:
             scan = self._scan(pool)
-            serve = self._serve(pool)
+            serve = self._serve(pool, ordinal)
         except BaseException:
             pool.close()
             raise
@@ -122,7 +119,7 @@ class Opener:
             placement=pool.placement(),
             layout=text,
             scan_path=scan,
-            engine=serve.engine,
+            engine=f"{serve.engine} for {serve.gpu}" if serve.gpu else serve.engine,
             direct=direct and info["direct"],
             direct_reason=why or info["direct_reason"],
         )
@@ -145,7 +142,7 @@ class Opener:
         )
         return scan
 
-    def _serve(self, pool: _tutti.Pool) -> _tutti.Serve:
+    def _serve(self, pool: _tutti.Pool, ordinal: int | None) -> _tutti.Serve:
         config = self._config
         return _tutti.Serve(
             pool,
@@ -156,6 +153,8 @@ class Opener:
             unverified=config.unverified,
             fault_rules=config.fault_rules,
             fault_inner=config.fault_inner,
+            gpu=ordinal,
+            computes=gpu.stream if ordinal is not None else None,
         )
 
     def _open_pool(self, geometry: _tutti.Geometry) -> _tutti.Pool:

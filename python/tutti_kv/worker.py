@@ -48,12 +48,10 @@ from tutti_kv.writing import Writing, reasons
 logger = logging.getLogger("vllm.tutti_kv.worker")
 
 SHUTDOWN_TIMEOUT = 10.0
-# Lists of bad slots that wait for a report; then nothing more is looked for.
-MAX_UNTOLD = 64
-# A position whose request is computed with another adapter by now.
-_OTHER_ADAPTER = errno.EKEYREJECTED
-# of positions that say nothing about a slot: given up, or on a member that is fenced
-_FAULTLESS = (errno.ECANCELED, errno.ETIMEDOUT, errno.ENODEV, _OTHER_ADAPTER)
+MAX_UNTOLD = 64  # lists of bad slots that wait for a report; then nothing more is looked for
+_OTHER_ADAPTER = errno.EKEYREJECTED  # of a position whose request has another adapter by now
+# of positions that say nothing about a slot: given up, on a fenced member, or not awaited
+_FAULTLESS = (errno.ECANCELED, errno.ETIMEDOUT, errno.ENODEV, errno.EBUSY, _OTHER_ADAPTER)
 # The words of the metrics' labels; any other errno is the disk's.
 _LOAD_REASONS = {
     errno.EBADMSG: "checksum",
@@ -62,6 +60,7 @@ _LOAD_REASONS = {
     errno.ETIMEDOUT: "no end",
     errno.ENOBUFS: "staging",
     _OTHER_ADAPTER: "adapter replaced",
+    errno.EBUSY: "captured",
 }
 
 
@@ -232,9 +231,12 @@ class WorkerHalf:
         began = time.monotonic()
         for loading in self._in_step:
             rest = loading.deadline - time.monotonic()
-            if loading.session.layer(index, max(rest, 0.0)) == errno.ETIMEDOUT:
+            failed = loading.session.layer(index, max(rest, 0.0))
+            if failed == errno.ETIMEDOUT:
                 loading.cancelled = True
                 loading.session.cancel()
+            elif failed == errno.EBUSY:  # told by the session's end too: all of it has failed
+                logger.error("Tutti: %s", loading.session.refused())
         self.stats.add("layer_wait_seconds", time.monotonic() - began, rank=self._rank)
 
     # ---- when a step has computed ---------------------------------------------------

@@ -120,22 +120,6 @@ static uint64_t most_slots(const struct member *m, const struct task *t, uint64_
     return most ? most : 1;
 }
 
-static void copy_to_staging(const struct member *m, struct batch *b)
-{
-    const struct tutti_map *map = b->task->map;
-    const struct tutti_placement *p = map->placement;
-    uint8_t *at = b->staging;
-
-    for (uint32_t i = b->first; i < b->first + b->count; i++)
-        for (uint32_t part = 0; part < p->parts; part++, at += p->object_stride) {
-            m->device->copy_out(at,
-                                tutti_kv_address(map->planes, p->parts, b->task->iocb->layer, part,
-                                                 map->items[i].block),
-                                p->object_bytes);
-            memset(at + p->object_bytes, 0, p->object_stride - p->object_bytes);
-        }
-}
-
 /** Where a batch's staging is from: records never wait for what a layer holds. */
 static struct staging *staging_of(struct member *m, const struct task *t)
 {
@@ -158,7 +142,7 @@ static void prepare(struct member *m, struct batch *b)
     switch (b->task->kind) {
     case WRITE_LAYER:
         if (b->staging)
-            copy_to_staging(m, b);
+            place_out(m, b);
         break;
     case WRITE_RECORDS:
         for (uint32_t i = 0; i < b->count; i++)
@@ -220,6 +204,7 @@ enum opening batch_open(struct member *m, struct task *t)
     b->again = NO_POSITION;
     t->cursor += count;
     t->open_batches++;
+    t->launching++;
     t->filling = b;
     prepare(m, b);
     return OPENED;
@@ -229,6 +214,7 @@ void batch_close(struct member *m, struct batch *b)
 {
     struct task *t = b->task;
 
+    task_batch_launched(m, b);
     if (b->staging)
         staging_give(staging_of(m, t), b->staging, b->count * b->unit);
     b->next = m->batches;

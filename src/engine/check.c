@@ -334,19 +334,6 @@ static bool layer_good(struct member *m, const struct batch *b, uint32_t i)
     return tutti_record_sum(r, b->task->iocb->layer) == sum_of(m, b, i);
 }
 
-static void put_in_place(const struct member *m, const struct batch *b, uint32_t i)
-{
-    const struct tutti_map *map = b->task->map;
-    const struct tutti_placement *p = map->placement;
-
-    if (!b->staging)
-        return;
-    for (uint32_t part = 0; part < p->parts; part++)
-        m->device->copy_in(tutti_kv_address(map->planes, p->parts, b->task->iocb->layer, part,
-                                            map->items[b->first + i].block),
-                           batch_part(b, i, part), p->object_bytes);
-}
-
 /* The second try: one position at a time. */
 
 /** Start it for the next bad position, or close the batch when there is none. */
@@ -387,8 +374,8 @@ static void verify_again(struct member *m, struct batch *b)
         error = EBADMSG;
     if (error)
         report(m, b, i, error);
-    else if (b->task->kind == READ_LAYER)
-        put_in_place(m, b, i);
+    b->place_from = i;
+    b->place_to = i + 1;
 }
 
 static void verify(struct member *m, struct batch *b)
@@ -411,13 +398,21 @@ static void verify(struct member *m, struct batch *b)
                 map_fail(t->map, position, error);
             else if (error)
                 batch_set_bad(b, i, true);
-        } else if (!batch_is_bad(b, i)) {
-            if (layer_good(m, b, i))
-                put_in_place(m, b, i);
-            else
-                batch_set_bad(b, i, true);
+        } else if (!batch_is_bad(b, i) && !layer_good(m, b, i)) {
+            batch_set_bad(b, i, true);
         }
     }
+    b->place_from = 0;
+    b->place_to = b->count;
+}
+
+void check_placed(struct member *m, struct batch *b)
+{
+    for (uint32_t i = b->place_from; b->copy_error && i < b->place_to; i++)
+        if (!batch_is_bad(b, i))
+            report(m, b, i, b->copy_error);
+    b->copy_error = 0;
+    go_on(m, b);
 }
 
 static void check_batch(struct member *m, struct batch *b)
@@ -432,7 +427,8 @@ static void check_batch(struct member *m, struct batch *b)
         verify_again(m, b);
     else
         verify(m, b);
-    go_on(m, b);
+    if (b->task->kind != READ_LAYER || place_in(m, b))
+        check_placed(m, b);
 }
 
 bool check_some(struct member *m)

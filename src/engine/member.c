@@ -57,6 +57,8 @@ static int open_all(struct member *m, struct tutti_error *err)
         return tutti_error_set(err, -ENOMEM, "%s: no memory for the engine's pools",
                                m->options.path);
     rc = staging_open(&m->staging, m->device, m->staging_bytes, err);
+    if (rc == 0)
+        rc = place_open(m, err);
     if (rc < 0)
         return rc;
     rc = m->type->open(&m->options, &m->backend, err);
@@ -74,6 +76,7 @@ static void close_all(struct member *m)
     if (m->backend)
         m->type->close(m->backend);
     m->backend = NULL;
+    place_close(m);
     staging_close(&m->record_staging);
     staging_close(&m->staging);
     batch_pools_close(m);
@@ -123,7 +126,7 @@ static void hand_over(struct member *m)
 /** A command that is out and does not end is noticed in time. */
 static uint64_t longest_sleep(const struct member *m)
 {
-    if (m->polls)
+    if (m->polls || m->copying > 0)
         return POLL_NS;
     if (m->out == 0)
         return UINT64_MAX;
@@ -156,6 +159,7 @@ static void work(struct member *m)
         if (m->closing && m->active == 0 && !busy)
             return;
         busy = collect(m) > 0 || busy;
+        busy = place_collect(m) || busy;
         task_fill(m);
         hand_over(m);
         busy = check_some(m) || busy;

@@ -14,6 +14,7 @@
  *     task.c     taking IOCBs, their order, when they are over
  *     batch.c    a range of the map becomes batches and commands
  *     check.c    what came back: records, sums, the second try
+ *     place.c    between staging and KV memory
  *     fence.c    whether this member is given commands at all
  *
  * Nothing here is locked: all of it is the thread's own. Everything comes from
@@ -60,11 +61,13 @@ struct batch_list {
  * struct task - this member's part of an IOCB; one for each index of the ring
  * @sequence: order of taking
  * @class_: the IOCB's, or the higher one of a task that waits for it
- * @direct: its layer's memory takes direct transfers
+ * @reachable, @direct: its layer's memory is the host's to touch; and takes direct transfers
  * @expanded: every position is in a batch or was given up
  * @cursor: next position
  * @filling: its batch whose commands are not all submitted
  * @waiting: batches that landed before the records of this task
+ * @launching: batches that may still enqueue copies
+ * @launched: the ring was told that nothing will
  */
 struct task {
     struct task *next;
@@ -76,11 +79,14 @@ struct task {
     uint64_t held; /* the last look that stepped over it: what it waits for was not ready */
     uint8_t class_;
     bool started;
+    bool reachable;
     bool direct;
     bool expanded;
     uint32_t cursor;
     uint32_t open_batches;
     uint32_t open_commands;
+    uint32_t launching;
+    bool launched;
     struct batch *filling;
     struct batch_list waiting;
     struct task *next_records;
@@ -105,6 +111,10 @@ struct task {
  * @record_again: the second try wants the position's record too
  * @error, @record_error: positive errno of the data's and the record's command
  * @bad: bit per position that failed so far
+ * @copying: its copies to or from KV memory are under way on the device's stream, up to @ticket;
+ *   @copy_error: positive errno of those that could not be enqueued
+ * @place_from, @place_to: a read's positions that were verified and are to be put in place
+ * @launched: no more copies will be enqueued for it
  */
 struct batch {
     struct batch *next;
@@ -125,6 +135,12 @@ struct batch {
     int error;
     int record_error;
     uint64_t bad[MEMBER_SLOTS / 64];
+    bool copying;
+    bool launched;
+    int copy_error;
+    uint32_t ticket;
+    uint32_t place_from;
+    uint32_t place_to;
 };
 
 /**
@@ -187,6 +203,10 @@ struct member {
     struct iovec *segments;
     uint8_t *scratch;
     uint8_t *zeros;                         /* padding that is written */
+    struct tutti_copier *copier;            /* where the device has streams */
+    struct tutti_copy *copies;              /* room for a batch's */
+    uint32_t copying;                       /* batches whose copies are under way */
+    struct batch_list landing;              /* those of them that are read, in order of copying */
     struct batch_list again;                /* second tries to submit */
     struct batch_list check[TUTTI_CLASSES]; /* to be verified or hashed */
     uint64_t in_flight;                     /* bytes */
@@ -251,6 +271,7 @@ bool task_take(struct member *m);
 void task_fill(struct member *m);
 bool task_any_ready(struct member *m);
 void task_batch_over(struct member *m, struct task *t);
+void task_batch_launched(struct member *m, struct batch *b);
 bool task_is_to_end(const struct member *m, const struct task *t);
 int task_end_error(const struct member *m, const struct task *t);
 bool task_wait_for_records(struct member *m, struct batch *b);
@@ -304,11 +325,20 @@ static inline struct batch *batch_pop(struct batch_list *list)
 void check_ended(struct member *m, struct io *io);
 void check_submitted(struct member *m, struct batch *b);
 void check_settle(struct member *m, struct batch *b);
+void check_placed(struct member *m, struct batch *b);
 bool check_some(struct member *m);
 bool check_writable(const struct tutti_map *map, uint32_t position);
 void check_build_record(const struct member *m, const struct tutti_map *map, uint32_t position);
 void check_build_empty(const struct member *m, const struct tutti_map *map, uint32_t position,
                        uint8_t *to);
+
+/* place.c */
+int place_open(struct member *m, struct tutti_error *err);
+void place_close(struct member *m);
+void place_out(struct member *m, struct batch *b);
+bool place_out_over(struct member *m, struct batch *b);
+bool place_in(struct member *m, struct batch *b);
+bool place_collect(struct member *m);
 
 static inline struct tutti_record *map_record(const struct tutti_map *map, uint32_t position)
 {

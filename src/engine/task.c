@@ -72,6 +72,24 @@ static void finish(struct member *m, struct task *t)
                       t->retried, t->commands);
 }
 
+/** Nothing of it will be enqueued on the device's stream any more: who waits for that may go on. */
+static void launch_if_so(struct member *m, struct task *t)
+{
+    if (!t->expanded || t->launching > 0 || t->launched)
+        return;
+    t->launched = true;
+    tutti_ring_launched(m->ring, t->index);
+}
+
+void task_batch_launched(struct member *m, struct batch *b)
+{
+    if (b->launched)
+        return;
+    b->launched = true;
+    b->task->launching--;
+    launch_if_so(m, b->task);
+}
+
 static void finish_if_over(struct member *m, struct task *t)
 {
     if (t->expanded && t->open_batches == 0)
@@ -89,6 +107,7 @@ static void expanded(struct member *m, struct task *t)
 {
     list_remove(&m->class_list[t->class_], t);
     t->expanded = true;
+    launch_if_so(m, t);
     finish_if_over(m, t);
 }
 
@@ -180,17 +199,31 @@ bool task_wait_for_records(struct member *m, struct batch *b)
     return false;
 }
 
+/** Whether a layer's memory is the host's to touch; else the device's streams copy. */
+static bool is_reachable(const struct member *m, const struct task *t)
+{
+    const struct tutti_placement *p = t->map->placement;
+
+    for (uint32_t part = 0; part < p->parts; part++)
+        if (!m->device->direct(t->map->planes[t->iocb->layer * p->parts + part].base,
+                               p->object_bytes))
+            return false;
+    return true;
+}
+
 /** Direct or staged: one answer for a layer, since all its objects lie alike. */
 static bool is_direct(const struct member *m, const struct task *t)
 {
     const struct tutti_placement *p = t->map->placement;
     uint32_t mask = m->options.direct ? m->options.alignment - 1 : 0;
 
+    if (!t->reachable)
+        return false;
+
     for (uint32_t part = 0; part < p->parts; part++) {
         const struct tutti_kv_plane *plane = &t->map->planes[t->iocb->layer * p->parts + part];
 
-        if (((plane->base | plane->block_stride | p->object_bytes) & mask) != 0 ||
-            !m->device->direct(plane->base, p->object_bytes))
+        if (((plane->base | plane->block_stride | p->object_bytes) & mask) != 0)
             return false;
         if (m->backend->fixed_only &&
             !m->type->reaches(m->backend, (const void *)(uintptr_t)plane->base, p->object_bytes))
@@ -218,8 +251,10 @@ static enum look look_at(struct member *m, struct task *t)
     if (!tutti_ring_start(m->ring, t->index, tutti_clock_now()))
         return GIVE_UP;
     t->started = true;
-    if (t->kind == READ_LAYER || t->kind == WRITE_LAYER)
+    if (t->kind == READ_LAYER || t->kind == WRITE_LAYER) {
+        t->reachable = is_reachable(m, t);
         t->direct = is_direct(m, t);
+    }
     return GO;
 }
 
@@ -237,22 +272,30 @@ static bool to_be_looked_at(struct member *m, const struct task *t, enum room ro
     return room == ROOM || (room == ROOM_FOR_OPEN_ONES && t->filling) || task_is_to_end(m, t);
 }
 
+/** What of its open batch is not submitted is not to be. */
+static void drop_filling(struct member *m, struct task *t, int error)
+{
+    struct batch *b = t->filling;
+
+    t->filling = NULL;
+    batch_drop_rest(b, error);
+    if (b->open == 0)
+        check_settle(m, b);
+}
+
 /** Bring one task forward by one command. CHANGED: it left its list; look again from the front. */
 static enum step step(struct member *m, struct task *t)
 {
-    enum look look = look_at(m, t);
+    enum look look;
 
+    if (t->filling && t->filling->copying && !place_out_over(m, t->filling))
+        return NOTHING; /* also where it is to end: the device writes into its staging */
+    look = look_at(m, t);
     if (look == STEP_OVER)
         return NOTHING;
     if (look == GIVE_UP) {
-        if (t->filling) {
-            struct batch *b = t->filling;
-
-            t->filling = NULL;
-            batch_drop_rest(b, task_end_error(m, t));
-            if (b->open == 0)
-                check_settle(m, b);
-        }
+        if (t->filling)
+            drop_filling(m, t, task_end_error(m, t));
         give_up(m, t);
         return CHANGED;
     }
@@ -268,6 +311,12 @@ static enum step step(struct member *m, struct task *t)
         case OPENED:
             break;
         }
+        if (t->filling->copying)
+            return NOTHING;
+    }
+    if (t->filling->copy_error) {
+        drop_filling(m, t, t->filling->copy_error);
+        return SUBMITTED;
     }
     if (!batch_submit(m, t->filling))
         return FULL;

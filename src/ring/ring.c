@@ -17,15 +17,14 @@
 #include "tutti/ring.h"
 
 #include <errno.h>
-#include <linux/futex.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
-#include <sys/syscall.h>
 #include <unistd.h>
 
 #include "base/atomics.h"
 #include "base/clock.h"
+#include "ring/futex.h"
 
 #define CACHE_LINE 64
 #define MOST_RECORD_STRIDE 4096u /* 256 layers take 2,240 bytes; engines keep room for a page */
@@ -38,6 +37,7 @@ struct entry {
     uint32_t turn;      /* producer (even) and last consumer (odd); futex word */
     uint32_t state;     /* enum state; compare-and-swap once issued */
     uint32_t remaining; /* consumers whose part is not over */
+    uint32_t launching; /* consumers who may enqueue copies for it; futex word */
     uint32_t waiters;   /* threads in or before a futex wait */
     uint32_t after;     /* producer: index that it waits for, or TUTTI_NO_IOCB */
     uint32_t after_turn;
@@ -230,6 +230,7 @@ int tutti_ring_issue(struct tutti_ring *ring, uint32_t index)
     ring->iocb[index].completion.issued = tutti_clock_now();
     /* Relaxed: published by tail below. */
     tutti_store_relaxed(&e->remaining, ring->consumers);
+    tutti_store_relaxed(&e->launching, ring->consumers);
     tutti_store_relaxed(&e->state, ISSUED);
 
     /* This place was written depth issues ago. At most depth IOCBs are out, so that one or a later
@@ -252,44 +253,44 @@ int tutti_ring_done(const struct tutti_ring *ring, uint32_t index)
     return (int)(tutti_load_acquire(&ring->entry[index].turn) & 1);
 }
 
-static long futex(uint32_t *word, int operation, uint32_t value, const struct timespec *timeout)
+static bool has_turned(uint32_t turn)
 {
-    return syscall(SYS_futex, word, operation, value, timeout, NULL, 0);
+    return turn & 1;
+}
+
+static bool is_zero(uint32_t launching)
+{
+    return launching == 0;
 }
 
 int tutti_ring_wait(struct tutti_ring *ring, uint32_t index, uint64_t timeout_ns)
 {
     struct entry *e = &ring->entry[index];
-    uint64_t now, deadline;
-    bool done;
 
     if (tutti_ring_done(ring, index))
         return ring->iocb[index].completion.status;
-    if (timeout_ns == 0)
+    if (timeout_ns == 0 || !futex_wait_for(&e->turn, has_turned, &e->waiters, timeout_ns))
         return -ETIMEDOUT;
-    now = tutti_clock_now();
-    deadline = tutti_clock_after(now, timeout_ns);
-    tutti_add_relaxed(&e->waiters, 1);
-    /* Dekker with finish(): we count ourselves before we look at the turn, they turn before they
-     * look at the count. */
-    tutti_fence_full();
-    for (;;) {
-        uint32_t turn = tutti_load_acquire(&e->turn); /* as in done() */
-        uint64_t left = deadline > now ? deadline - now : 0;
-        struct timespec t = {.tv_sec = (time_t)(left / 1000000000),
-                             .tv_nsec = (long)(left % 1000000000)};
+    return ring->iocb[index].completion.status;
+}
 
-        done = turn & 1;
-        if (done || left == 0)
-            break;
-        if (t.tv_sec > 1000000)
-            t.tv_sec = 1000000;
-        futex(&e->turn, FUTEX_WAIT_PRIVATE, turn, &t);
-        now = tutti_clock_now();
-    }
-    /* Relaxed: a count that is too high for a moment costs one futex call. */
-    tutti_add_relaxed(&e->waiters, UINT32_MAX);
-    return done ? ring->iocb[index].completion.status : -ETIMEDOUT;
+int tutti_ring_wait_launched(struct tutti_ring *ring, uint32_t index, uint64_t timeout_ns)
+{
+    struct entry *e = &ring->entry[index];
+
+    return futex_wait_for(&e->launching, is_zero, &e->waiters, timeout_ns) ? 0 : -ETIMEDOUT;
+}
+
+void tutti_ring_launched(struct tutti_ring *ring, uint32_t index)
+{
+    struct entry *e = &ring->entry[index];
+
+    /* Release: what was enqueued; pairs with the acquire in futex_wait_for(). */
+    if (tutti_sub_acq_rel(&e->launching, 1) != 0)
+        return;
+    tutti_fence_full(); /* Dekker with futex_wait_for() */
+    if (tutti_load_relaxed(&e->waiters))
+        futex_wake_all(&e->launching);
 }
 
 /** Wake those who hold IOCBs that they stepped over: one of them may be ready, or cancelled. */
@@ -435,6 +436,11 @@ void tutti_ring_finish(struct tutti_ring *ring, uint32_t index, uint32_t consume
         c->status = -(int32_t)first_error;
     }
     c->ended = now;
+    /* Release: the data; pairs with the stream's wait. Before the turn: then the IOCB may be the
+     * producer's. Its watchdog may write the same value before us, and no other: the word gets its
+     * next value with the next life of this index. */
+    if (iocb->word)
+        tutti_store_release(iocb->word, iocb->word_value);
     /* Release: completion, data and status bytes; pairs with done(), wait(), put(), ready(). From
      * here on the IOCB is the producer's, and only words that outlive it are touched. The load is
      * relaxed: since issue() nobody else writes turn. */
@@ -442,7 +448,7 @@ void tutti_ring_finish(struct tutti_ring *ring, uint32_t index, uint32_t consume
     /* Dekker with wait() (count, turn) and with sleep() (flag, turn). */
     tutti_fence_full();
     if (tutti_load_relaxed(&e->waiters))
-        futex(&e->turn, FUTEX_WAKE_PRIVATE, INT32_MAX, NULL);
+        futex_wake_all(&e->turn);
     wake_holders(ring);
 }
 

@@ -39,6 +39,21 @@ struct step {
     int32_t status; /* of its completion, once collected */
 };
 
+/**
+ * What a session has to do with computation's stream
+ * @mark: its mark among the words, NO_MARK for none; @mark_value: what the stream writes there
+ * @bad: errno once a wait was let go or refused: relaxed, but set before the word is released
+ * @refused: why the stream did not take a wait
+ */
+struct session_stream {
+    uint32_t mark;
+    uint32_t mark_value;
+    uint32_t bad;
+    struct tutti_error refused;
+};
+
+#define NO_MARK UINT32_MAX
+
 struct session {
     struct tutti_serve *serve;
     struct group *group;
@@ -62,6 +77,7 @@ struct session {
     uint64_t first_layer;
     uint64_t finished;
     uint64_t bytes;
+    struct session_stream on;
 };
 
 struct tutti_retrieve {
@@ -78,6 +94,7 @@ struct tutti_serve {
     uint32_t rank;
     uint32_t members;
     const struct tutti_device *device;
+    struct stream_words *words; /* NULL where the device has no streams */
     struct tutti_ring *ring;
     struct tutti_engine *engine;
     struct tutti_sched_options policy;
@@ -92,6 +109,20 @@ struct tutti_serve {
     bool switched[TUTTI_MAX_MEMBERS]; /* the member's switch is thrown, and we know */
     struct left_behind left; /* a command that did not end may use the ring, a map, planes */
 };
+
+/* streams.c: all of these do nothing, and return 0, where the device has no streams */
+int streams_open(struct tutti_serve *serve, struct tutti_error *err);
+/** The engine is closed, or never was open. */
+void streams_close(struct tutti_serve *serve);
+/** The session's blocks are computation's until its stream has come to this point. */
+int streams_mark(struct session *s, struct tutti_error *err);
+void streams_forget(struct session *s);
+/** What an IOCB of the session's waits for, and tells. */
+void streams_name(struct session *s, uint32_t index, struct tutti_iocb *iocb);
+/** Let the stream wait for an IOCB that is launched. Return: 0, or -EBUSY: it is captured. */
+int streams_wait(struct session *s, uint32_t index, uint64_t timeout_ns);
+/** The IOCB has completed: nobody need be let go. */
+void streams_collected(struct tutti_serve *serve, uint32_t index);
 
 /* members.c */
 void members_fence_switched(struct tutti_serve *serve);
@@ -119,6 +150,9 @@ void session_advance(struct session *session);
 
 /** Wait, with a bound, until a step was collected or the session ended. Return: 0 or -ETIMEDOUT. */
 int session_wait_step(struct session *session, uint32_t step, uint64_t timeout_ns);
+
+/** Wait, with a bound, until a step was issued or the session ended. Return: 0 or -ETIMEDOUT. */
+int session_wait_issued(struct session *session, uint32_t step, uint64_t timeout_ns);
 
 /** Wait, with a bound, for the end. Return: 0 or -ETIMEDOUT. */
 int session_wait(struct session *session, uint64_t timeout_ns);

@@ -76,8 +76,11 @@ int tutti_serve_open(const struct tutti_serve_options *o, struct tutti_serve **o
     rc = tutti_ring_new(o->ring_depth ? o->ring_depth : DEFAULT_RING_DEPTH, info.superblock.members,
                         &serve->ring, err);
     if (rc == 0)
+        rc = streams_open(serve, err);
+    if (rc == 0)
         rc = open_engine(serve, o, &info, err);
     if (rc < 0) {
+        streams_close(serve);
         tutti_ring_free(serve->ring);
         free(serve);
         return rc;
@@ -155,6 +158,7 @@ int tutti_serve_close_within(struct tutti_serve *serve, uint64_t timeout_ns,
         return rc;
     }
     scrub_free(serve->scrub);
+    streams_close(serve);
     tutti_ring_free(serve->ring);
     for (uint32_t g = 0; g < TUTTI_MAX_GROUPS; g++) {
         free(serve->group[g].planes);

@@ -12,6 +12,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/atomics.h"
 #include "base/clock.h"
 
 static struct session **list_of(struct session *s)
@@ -130,6 +131,7 @@ void session_fill_stencil(const struct tutti_serve *serve, const struct group *g
 
 static void session_free(struct session *s)
 {
+    streams_forget(s);
     free((void *)(uintptr_t)s->map.items);
     free((void *)(uintptr_t)s->map.origins);
     free(s->map.records);
@@ -164,6 +166,8 @@ int session_new(struct tutti_serve *serve, uint32_t group, enum session_kind kin
     s = calloc(1, size);
     if (!s)
         return tutti_error_set(err, -ENOMEM, "no memory for a session");
+    s->serve = serve;
+    s->on.mark = NO_MARK;
     item_copy = malloc(count * sizeof(*items));
     if (origins)
         origin_copy = malloc(count * sizeof(*origins));
@@ -181,9 +185,13 @@ int session_new(struct tutti_serve *serve, uint32_t group, enum session_kind kin
     memcpy(item_copy, items, count * sizeof(*items));
     if (origins)
         memcpy(origin_copy, origins, count * sizeof(*origins));
-    s->serve = serve;
     s->group = g;
     s->kind = kind;
+    rc = streams_mark(s, err);
+    if (rc < 0) {
+        session_free(s);
+        return rc;
+    }
     s->map.count = count;
     s->map.verify = serve->verify;
     s->map.placement = &g->placement;
@@ -252,6 +260,8 @@ __attribute__((noinline)) static int issue_step(struct session *s, uint32_t step
                    : s->in_step                ? TUTTI_CLASS_LOAD_NOW
                                                : TUTTI_CLASS_LOAD_AHEAD;
     iocb->tag = s->tag;
+    if (s->serve->words)
+        streams_name(s, index, iocb);
     rc = tutti_ring_issue(ring, index);
     if (rc < 0) { /* GCOVR_EXCL_BR: session_new() keeps every field within the ring's limits */
         tutti_ring_put(ring, index);
@@ -276,14 +286,21 @@ __attribute__((noinline)) static void collect_step(struct session *s)
     if (c->status == -ECANCELED)
         s->short_ = true;
     s->step[s->collected].status = c->status;
+    if (s->serve->words)
+        streams_collected(s->serve, index);
     tutti_ring_put(ring, index);
     s->collected++;
 }
 
 static void finish(struct session *s)
 {
+    uint32_t bad = tutti_load_relaxed(&s->on.bad); /* read after the stream's output is there */
+
     s->ended = true;
     s->finished = tutti_clock_now();
+    for (uint32_t i = 0; bad && i < s->map.count; i++)
+        if (s->map.status[i] == 0)
+            s->map.status[i] = (uint8_t)bad;
     if (s->collected < s->steps || s->short_) {
         /* No engine thread holds this map any more, so its words are ours. */
         for (uint32_t i = 0; i < s->map.count; i++)
@@ -354,6 +371,17 @@ int session_wait_step(struct session *s, uint32_t step, uint64_t timeout_ns)
 
     session_advance(s);
     while (!s->ended && s->collected <= step)
+        if (step_forward(s, deadline) < 0)
+            return -ETIMEDOUT;
+    return 0;
+}
+
+int session_wait_issued(struct session *s, uint32_t step, uint64_t timeout_ns)
+{
+    uint64_t deadline = tutti_clock_after(tutti_clock_now(), timeout_ns);
+
+    session_advance(s);
+    while (!s->ended && s->issued <= step)
         if (step_forward(s, deadline) < 0)
             return -ETIMEDOUT;
     return 0;

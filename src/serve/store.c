@@ -14,6 +14,11 @@
 
 #include "base/clock.h"
 
+static void allow(struct session *s, uint32_t layers)
+{
+    s->allowed = layers == s->group->geometry.layers ? s->steps : layers + 1;
+}
+
 int tutti_store_begin(struct tutti_serve *serve, uint32_t group, const struct tutti_transfer *items,
                       const struct tutti_origin *origins, uint32_t count, uint32_t layers_ready,
                       uint64_t tag, struct tutti_store **store, struct tutti_error *err)
@@ -34,8 +39,8 @@ int tutti_store_begin(struct tutti_serve *serve, uint32_t group, const struct tu
         return rc;
     s->tag = tag;
     *store = (struct tutti_store *)s;
-    s->allowed = 1;
-    tutti_store_ready(*store, layers_ready);
+    allow(s, layers_ready);
+    tutti_serve_progress(serve);
     return 0;
 }
 
@@ -45,8 +50,15 @@ int tutti_store_ready(struct tutti_store *store, uint32_t layers)
 
     if (layers > s->group->geometry.layers)
         return -EINVAL;
-    if (layers + 1 > s->allowed)
-        s->allowed = layers == s->group->geometry.layers ? s->steps : layers + 1;
+    if (layers + 1 > s->allowed) {
+        int rc = streams_mark(s, NULL);
+
+        if (rc < 0) {
+            session_cancel(s); /* nobody knows when its blocks are computed */
+            return rc;
+        }
+        allow(s, layers);
+    }
     tutti_serve_progress(s->serve);
     return 0;
 }

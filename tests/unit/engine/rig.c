@@ -123,9 +123,14 @@ static void place_planes(struct rig *rig)
         step = o->object_bytes;
     rig->memory_bytes = planes * step * o->blocks + 3 * 4096;
     rig->memory_bytes = (rig->memory_bytes + 2 * MIB - 1) / (2 * MIB) * (2 * MIB);
-    assert_int_equal(posix_memalign(&memory, 4096, rig->memory_bytes), 0);
-    rig->memory = memory;
-    base = (uint64_t)(uintptr_t)rig->memory + 4096 + o->skew;
+    if (getenv("TUTTI_TEST_GPU")) {
+        rig_gpu_open(rig);
+    } else {
+        assert_int_equal(posix_memalign(&memory, 4096, rig->memory_bytes), 0);
+        rig->memory = memory;
+        rig->base = (uint64_t)(uintptr_t)memory;
+    }
+    base = rig->base + 4096 + o->skew;
     for (uint32_t l = 0; l < o->layers; l++)
         for (uint32_t p = 0; p < o->parts; p++) {
             struct tutti_kv_plane *plane = &rig->plane[l * o->parts + p];
@@ -170,7 +175,7 @@ void rig_start(struct rig *rig)
     if (!rig->ring && tutti_ring_new(o->ring_depth, o->members, &rig->ring, &err) < 0)
         fail_msg("%s", err.message);
     options.ring = rig->ring;
-    rig->device = tutti_device_host;
+    rig->device = rig->gpu ? *rig->gpu : tutti_device_host;
     if (o->unreachable)
         rig->device.direct = never_direct;
     memset(&rig->said, 0, sizeof(rig->said));
@@ -183,8 +188,7 @@ void rig_start(struct rig *rig)
     }
     if (rig->opened < 0)
         fail_msg("%s", rig->said.message);
-    rc = tutti_engine_register(rig->engine, (uint64_t)(uintptr_t)rig->memory, rig->memory_bytes,
-                               &rig->registered);
+    rc = tutti_engine_register(rig->engine, rig->base, rig->memory_bytes, &rig->registered);
     if (rc < 0)
         fail_msg("%s", rig->registered.message);
 }
@@ -229,5 +233,8 @@ void rig_close(struct rig *rig)
         nvme_drive_close(rig->member[m].drive);
         close(rig->member[m].fd);
     }
-    free(rig->memory);
+    if (rig->gpu)
+        rig_gpu_close(rig);
+    else
+        free(rig->memory);
 }

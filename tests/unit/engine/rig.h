@@ -4,7 +4,9 @@
  * hand; what the engine tests share. No pool, no directory.
  *
  * KV memory is one region filled with a guard byte; planes lie in it as the
- * layout says, so that a byte written outside an object shows.
+ * layout says, so that a byte written outside an object shows. With $TUTTI_TEST_GPU
+ * it is device memory of the CUDA driver's stand-in (tests/cuda: a test double), which
+ * faults for everybody but the double itself and the tests.
  */
 #ifndef TUTTI_TESTS_ENGINE_RIG_H
 #define TUTTI_TESTS_ENGINE_RIG_H
@@ -74,8 +76,10 @@ struct rig {
     struct tutti_kv_plane plane[TUTTI_MAX_LAYERS * TUTTI_MAX_PARTS];
     struct tutti_member member[TUTTI_MAX_MEMBERS];
     char path[TUTTI_MAX_MEMBERS][256];
-    uint8_t *memory; /* with guards */
+    uint8_t *memory; /* with guards, as a test reaches it */
     size_t memory_bytes;
+    uint64_t base;                  /* the same as the engine names it: other where it is a GPU's */
+    const struct tutti_device *gpu; /* NULL: KV memory is the host's */
     struct tutti_ring *ring;
     struct tutti_device device;
     struct tutti_engine *engine;
@@ -86,6 +90,9 @@ struct rig {
 
 #define RIG_GUARD 0xa5
 
+/** KV memory on a stand-in's device instead of the host's, and back. */
+void rig_gpu_open(struct rig *rig);
+void rig_gpu_close(struct rig *rig);
 /** Open one; fails the test on any error. */
 void rig_open(struct rig *rig, const struct rig_options *options);
 /** Open over the members of before, content kept, with other options of the engine. */

@@ -66,8 +66,9 @@ void rig_map_free(struct tutti_map *map)
 static uint8_t *object_of(struct rig *rig, const struct tutti_map *map, uint32_t i, uint32_t layer,
                           uint32_t part)
 {
-    return (uint8_t *)(uintptr_t)tutti_kv_address(rig->plane, rig->options.parts, layer, part,
-                                                  map->items[i].block);
+    return rig->memory +
+           (tutti_kv_address(rig->plane, rig->options.parts, layer, part, map->items[i].block) -
+            rig->base);
 }
 
 /** Bytes that depend on everything that tells two objects apart, in every one of them. */

@@ -50,7 +50,9 @@ struct rig {
     struct tutti_pool *pool;
     struct tutti_serve *serve;
     struct tutti_directory *directory;
-    unsigned char *kv;
+    unsigned char *kv; /* as a test reaches it */
+    uint64_t base;     /* the same as the library names it, where that is another name */
+    const struct tutti_device *device;
     size_t kv_bytes;
     uint64_t epoch;
 };
@@ -60,6 +62,24 @@ static inline void rig_ok(int rc, const struct tutti_error *err)
     if (rc < 0)
         fail_msg("%d: %s", rc, err->message);
 }
+
+#ifndef RIG_GPU /* tests/cuda has KV memory elsewhere */
+static inline void rig_memory_new(struct rig *r)
+{
+    struct tutti_error err = {0};
+    bool huge;
+
+    rig_ok(tutti_device_host.alloc(r->kv_bytes, (void **)&r->kv, &huge, &err), &err);
+}
+
+static inline void rig_memory_free(struct rig *r)
+{
+    tutti_device_host.free(r->kv, r->kv_bytes);
+}
+#else
+static void rig_memory_new(struct rig *r);
+static void rig_memory_free(struct rig *r);
+#endif
 
 static inline struct tutti_pool_options rig_pool_options(struct rig *r)
 {
@@ -106,10 +126,11 @@ static inline void rig_open(struct rig *r, const char *engine, const char *rules
         .unverified = r->unverified,
         .fence_errors = r->fence_errors,
         .late_ns = r->late_ns,
+        .device = r->device,
     };
     struct tutti_directory_options directory = {.geometry = r->geometry, .ranks = 1};
     struct tutti_kv_plane plane[RIG_LAYERS * RIG_PARTS];
-    struct tutti_kv_region region = {(uint64_t)(uintptr_t)r->kv, r->kv_bytes};
+    struct tutti_kv_region region = {r->base ? r->base : (uint64_t)(uintptr_t)r->kv, r->kv_bytes};
     struct tutti_scan_entry *entries;
     const struct tutti_scan_entry *all;
     struct tutti_pool_info info;
@@ -147,9 +168,6 @@ static inline void rig_close(struct rig *r)
 /** KV memory and the shape of it; no pool yet. */
 static inline void rig_init(struct rig *r, uint64_t bytes, uint64_t extent_bytes)
 {
-    struct tutti_error err = {0};
-    bool huge;
-
     memset(r, 0, sizeof(*r));
     r->bytes = bytes;
     r->extent_bytes = extent_bytes;
@@ -159,7 +177,7 @@ static inline void rig_init(struct rig *r, uint64_t bytes, uint64_t extent_bytes
                                           .block_tokens = 16,
                                           .layout_tag = 1};
     r->kv_bytes = (size_t)RIG_LAYERS * RIG_PARTS * RIG_BLOCKS * RIG_OBJECT;
-    rig_ok(tutti_device_host.alloc(r->kv_bytes, (void **)&r->kv, &huge, &err), &err);
+    rig_memory_new(r);
 }
 
 /** A fresh pool in a folder of its own, under the working directory. */
@@ -199,7 +217,7 @@ static inline void rig_remove(struct rig *r)
     }
     closedir(folder);
     rmdir(r->home);
-    tutti_device_host.free(r->kv, r->kv_bytes);
+    rig_memory_free(r);
 }
 
 static inline unsigned char *rig_object(const struct rig *r, uint32_t layer, uint32_t part,
