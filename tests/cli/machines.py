@@ -261,7 +261,30 @@ def md(file: Path) -> None:
 
 
 def zfs(file: Path) -> None:
-    """Uberblocks of the first label."""
+    """The first label of a pool's disk: its list of names and values (XDR), and uberblocks.
+
+    Newer libblkid (2.41) knows ZFS by the list, older ones by four uberblocks.
+    """
+
+    def pair(name: str, kind: int, value: bytes) -> bytes:
+        padded = name.encode() + b"\0" * (-len(name) % 4)
+        body = struct.pack(">I", len(name)) + padded + struct.pack(">II", kind, 1) + value
+        return struct.pack(">II", len(body) + 8, len(body) + 8) + body
+
+    def number(name: str, value: int) -> bytes:
+        return pair(name, 8, struct.pack(">Q", value))
+
+    pairs = [
+        number("version", 5000),
+        pair("name", 9, struct.pack(">I", 4) + b"tank"),
+        number("state", 0),
+        number("txg", 4),
+        number("pool_guid", 0x1234567890),
+        number("top_guid", 0x2345678901),
+        number("guid", 0x2345678901),
+    ]
+    head = struct.pack(">BBBBII", 1, 1, 0, 0, 0, 1)  # XDR, little-endian host; version, unique names
+    write_at(file, 16 * 1024, head + b"".join(pairs) + bytes(8))
     for i in range(8):
         write_at(file, 128 * 1024 + i * 1024, struct.pack("<QQ", 0x00BAB10C, 5000))
 

@@ -209,14 +209,13 @@ class Engine:
         self.drain()
         return answers
 
-    def drain(self, limit: int = 20000) -> None:
+    def drain(self, patience: float = 60.0) -> None:
         """Step as an idle engine does until nothing is under way."""
-        for _ in range(limit):
-            if not self.scheduler.has_requests() and not self.core.batch_queue:
-                return
+        end = time.monotonic() + patience
+        while self.scheduler.has_requests() or self.core.batch_queue:
+            assert time.monotonic() < end, "the engine does not come to rest"
             self.step()
             time.sleep(0.0005)
-        raise AssertionError("the engine does not come to rest")
 
     def healthy(self) -> None:
         """Nothing is left behind, and no invariant is broken."""

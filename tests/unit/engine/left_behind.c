@@ -26,7 +26,7 @@ static void close_has_a_bound(void **state)
     map = rig_map_range(&rig, 0, 32, 1);
     rig_fill(&rig, map, 1);
     assert_int_equal(rig_store(&rig, map), 0);
-    rig_reopen(&rig, "fault", "read:delay:member=1:ns=700000000", engine);
+    rig_reopen(&rig, "fault", "read:delay:member=1:ns=1500000000", engine);
     index =
         rig_issue(&rig, map, TUTTI_LAYER_RECORDS, TUTTI_READ, TUTTI_CLASS_LOAD_NOW, TUTTI_NO_IOCB);
     queued = rig_issue(&rig, map, 0, TUTTI_READ, TUTTI_CLASS_LOAD_NOW, TUTTI_NO_IOCB);
