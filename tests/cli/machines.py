@@ -283,7 +283,7 @@ def zfs(file: Path) -> None:
         number("top_guid", 0x2345678901),
         number("guid", 0x2345678901),
     ]
-    head = struct.pack(">BBBBII", 1, 1, 0, 0, 0, 1)  # XDR, little-endian host; version, unique names
+    head = struct.pack(">BBBBII", 1, 1, 0, 0, 0, 1)  # XDR; unique names
     write_at(file, 16 * 1024, head + b"".join(pairs) + bytes(8))
     for i in range(8):
         write_at(file, 128 * 1024 + i * 1024, struct.pack("<QQ", 0x00BAB10C, 5000))
