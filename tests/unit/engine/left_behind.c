@@ -36,7 +36,8 @@ static void close_has_a_bound(void **state)
     assert_int_equal(tutti_engine_close_within(rig.engine, 400000000, &err), -ETIMEDOUT);
     rig.engine = NULL;
     assert_int_equal(err.code, -ETIMEDOUT);
-    assert_non_null(strstr(err.message, rig.path[1]));
+    /* The late member, or on a busy machine the first whose thread has not ended yet. */
+    assert_true(strstr(err.message, rig.path[1]) || strstr(err.message, rig.path[0]));
     /* The late command ends; nobody was told that its memory is free. */
     tutti_ring_wait(rig.ring, index, RIG_WAIT);
     assert_int_equal(tutti_ring_done(rig.ring, index), 1);
