@@ -189,7 +189,8 @@ static double remaining_ns(const struct tutti_scheduler *s, uint32_t request, co
     return most;
 }
 
-static void let_out(struct tutti_scheduler *s, uint32_t request, struct tutti_sched_plan_out *plan)
+static void let_out(struct tutti_scheduler *s, uint32_t request, const double *rate,
+                    struct tutti_sched_plan_out *plan)
 {
     struct tutti_sched_request *r = &s->request[request];
 
@@ -201,6 +202,8 @@ static void let_out(struct tutti_scheduler *s, uint32_t request, struct tutti_sc
         s->member[m].issued += s->left[request][m];
         s->mark[request][m] = s->member[m].issued;
     }
+    r->ends_at = s->now + (uint64_t)remaining_ns(s, request, rate);
+    s->soonest = earlier(s->soonest, r->ends_at);
     plan->load[plan->loads++] = request;
 }
 
@@ -287,7 +290,7 @@ void sched_plan_loads(struct tutti_scheduler *s, struct tutti_sched_plan_out *pl
 
         while (s->load_count[i] > 0 && plan->loads < TUTTI_SCHED_PLAN &&
                (double)sched_out(m) < rate[i] * (double)window)
-            let_out(s, s->load_heap[i][0], plan);
+            let_out(s, s->load_heap[i][0], rate, plan);
     }
     if (s->outs > 0 || s->first_queued != NONE)
         plan->wake_at = s->now + window;

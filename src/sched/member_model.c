@@ -4,15 +4,16 @@
  *
  * Responsible for what member_model.h promises. A rate is bytes over the time that they took, so
  * long samples count for more; a sample that is off by more than 2x is odd, and two odd ones in a
- * row (or 20 ms of one) are a change: what was before then counts next to nothing.
+ * row (or 20 ms of one) are a change: what was before then counts no more.
  */
 #include "tutti/member_model.h"
 
 #include <math.h>
 #include <string.h>
 
-#define MEMORY 250e6  /* ns of busy time that a rate is taken over */
-#define HALF_LIFE 3e9 /* ns after which an estimate is half way back to the usual */
+#define MEMORY 250e6            /* ns of busy time that a rate is taken over */
+#define HALF_LIFE 3e9           /* ns after which an estimate is half way back to the usual */
+#define NEW UINT64_C(500000000) /* ns in which a sample does not age */
 #define MIX_HALF_LIFE 60e9
 #define USUAL 600e9    /* ns of busy time that the usual is taken over */
 #define LATE 2.0       /* times what was expected */
@@ -38,7 +39,7 @@ static double fresh(uint64_t sampled, uint64_t now, double half_life)
 {
     if (sampled == 0)
         return 0;
-    return now > sampled ? exp2(-(double)(now - sampled) / half_life) : 1;
+    return now > sampled + NEW ? exp2(-(double)(now - sampled - NEW) / half_life) : 1;
 }
 
 void tutti_member_model_moved(struct tutti_member_model *m, uint64_t now, enum tutti_way way,
@@ -53,8 +54,7 @@ void tutti_member_model_moved(struct tutti_member_model *m, uint64_t now, enum t
     off = m->ns[way] > 0 ? rate * m->ns[way] / m->bytes[way] : 1;
     if (off > 2 || off < 0.5) {
         if (++m->odd[way] >= 2 || took >= 20e6) {
-            m->bytes[way] *= 0.02;
-            m->ns[way] *= 0.02;
+            m->bytes[way] = m->ns[way] = 0;
         }
     } else {
         m->odd[way] = 0;
@@ -66,6 +66,8 @@ void tutti_member_model_moved(struct tutti_member_model *m, uint64_t now, enum t
         m->bytes[way] *= MEMORY / m->ns[way];
         m->ns[way] = MEMORY;
     }
+    if (m->seen[way] > 1e9 && 2 * rate < m->usual[way])
+        took /= 10; /* a slow spell is not what is usual, unless it stays */
     m->seen[way] = fmin(m->seen[way] + took, USUAL);
     m->usual[way] *= pow(rate / m->usual[way], fmin(1, took / m->seen[way]));
     m->sampled[way] = now;

@@ -10,9 +10,10 @@
 #include <math.h>
 #include <string.h>
 
-#define PROBE_AFTER                                                                                \
-    UINT64_C(2000000000) /* ns without a read; 1 MiB each: below 1% of any drive                   \
-                          */
+/* ns without a read after which 1 MiB is: below 1% of any drive; and of one that does less than
+ * half of its usual. */
+#define PROBE_AFTER UINT64_C(2000000000)
+#define PROBE_SLOW UINT64_C(250000000)
 
 void tutti_sched_defaults(struct tutti_sched_config *c)
 {
@@ -127,9 +128,12 @@ static void plan_probes(struct tutti_scheduler *s, struct tutti_sched_plan_out *
 {
     for (uint32_t i = 0; i < s->config.members; i++) {
         struct tutti_sched_member *m = &s->member[i];
+        bool slow = 2 * tutti_member_model_rate(&m->model, s->now, TUTTI_WAY_READ, true) <
+                    m->model.usual[TUTTI_WAY_READ];
+        uint64_t after = slow ? PROBE_SLOW : PROBE_AFTER;
 
-        if (!tutti_member_model_stale(&m->model, s->now, PROBE_AFTER) || sched_out(m) > 0 ||
-            m->model.late_since != 0 || s->now < m->probed_at + PROBE_AFTER)
+        if (!tutti_member_model_stale(&m->model, s->now, after) || sched_out(m) > 0 ||
+            m->model.late_since != 0 || s->now < m->probed_at + after)
             continue;
         m->probed_at = s->now;
         plan->probe |= 1u << i;
