@@ -31,7 +31,9 @@ enum {
 
 static uint32_t length_of(uint32_t cell)
 {
-    return (uint32_t)(2048 * pow(2, (double)(cell / SHARES) / 2)) / 16 * 16;
+    uint32_t step = cell / SHARES;
+
+    return (uint32_t)(2048 * pow(2, (double)step / 2)) / 16 * 16;
 }
 
 static uint32_t match_of(uint32_t cell)

@@ -166,7 +166,8 @@ static void make_stores(struct world *w)
         uint32_t handle;
 
         s->next += s->every;
-        s->member = (s->member + 1) % w->config.members;
+        if (++s->member >= w->config.members)
+            s->member = 0;
         handle = tutti_scheduler_store(&w->sched, (uint64_t)w->now, s->member, (uint64_t)s->bytes,
                                        1e6 * (1 + dice_share()), TUTTI_SCHED_NONE);
         s->made++;
