@@ -185,7 +185,7 @@ static void follow_plan(struct world *w)
     tutti_scheduler_plan(&w->sched, (uint64_t)w->now, p);
     for (uint32_t i = 0; i < p->loads; i++) {
         struct world_request *r = by_handle(w, p->load[i]);
-        uint64_t bytes[WORLD_MEMBERS];
+        uint64_t bytes[WORLD_MEMBERS] = {0};
 
         part_bytes(w, r, bytes);
         r->load_began = w->now;
